@@ -1,0 +1,80 @@
+//! Access keys for operators, on the cluster.
+
+use bytes::Bytes;
+use drystone_cluster::engine::ClusterStore;
+use drystone_cluster::store::{AccessKey, Store as _, StoreError};
+use drystone_s3gw::Gateway;
+use futures_util::future::BoxFuture;
+use http::request::Parts;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use crate::assembly::FirstKey;
+use crate::cli::draw_key;
+use crate::http::{AccessKeySummary, Admin, AdminError, CreateKey, CreatedKey};
+
+/// The operator's side of one worker's store.
+pub(super) struct ClusterAdmin {
+    gateway: Gateway<ClusterStore>,
+    store: ClusterStore,
+}
+
+impl ClusterAdmin {
+    pub(super) fn new(gateway: Gateway<ClusterStore>, store: ClusterStore) -> Self {
+        Self { gateway, store }
+    }
+
+    async fn create(&self, key: CreateKey) -> Result<CreatedKey, AdminError> {
+        let FirstKey { access_key, secret_key } = draw_key(&mut StdRng::from_os_rng());
+        let created = CreatedKey {
+            access_key: key.access_key.unwrap_or(access_key),
+            secret_key: key.secret_key.unwrap_or(secret_key),
+        };
+        if self.store.access_key(&created.access_key).await.map_err(admin_error)?.is_some() {
+            return Err(AdminError::KeyExists(created.access_key));
+        }
+        let stored = AccessKey { id: created.access_key.clone(), secret: created.secret_key.clone() };
+        self.store.put_access_key(&stored, key.note).await.map_err(admin_error)?;
+        Ok(created)
+    }
+
+    async fn list(&self) -> Result<Vec<AccessKeySummary>, AdminError> {
+        let keys = self.store.access_keys().await.map_err(admin_error)?.into_iter();
+        Ok(keys
+            .map(|key| AccessKeySummary { access_key: key.id, created_ms: key.created_ms, note: key.note })
+            .collect())
+    }
+
+    async fn delete(&self, id: &str) -> Result<(), AdminError> {
+        if self.store.delete_access_key(id).await.map_err(admin_error)? {
+            Ok(())
+        } else {
+            Err(AdminError::NoSuchKey(id.to_owned()))
+        }
+    }
+}
+
+impl Admin for ClusterAdmin {
+    fn authenticate<'a>(&'a self, request: &'a Parts, body: &'a Bytes) -> BoxFuture<'a, Result<String, AdminError>> {
+        Box::pin(async move {
+            let verified = self.gateway.authenticate_whole(request, body).await;
+            verified.map_err(|error| AdminError::Unauthenticated { reason: error.message().to_owned() })
+        })
+    }
+
+    fn create_key(&self, key: CreateKey) -> BoxFuture<'_, Result<CreatedKey, AdminError>> {
+        Box::pin(self.create(key))
+    }
+
+    fn list_keys(&self) -> BoxFuture<'_, Result<Vec<AccessKeySummary>, AdminError>> {
+        Box::pin(self.list())
+    }
+
+    fn delete_key<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), AdminError>> {
+        Box::pin(self.delete(id))
+    }
+}
+
+fn admin_error(error: StoreError) -> AdminError {
+    AdminError::Unavailable { reason: error.to_string() }
+}

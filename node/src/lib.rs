@@ -1,0 +1,17 @@
+//! The `drystone` node: configuration, command line, the client port with the `/-/` endpoints, ordered shutdown, and
+//! the load generator. What is true about objects and who holds them is the cluster's business; the seam to it is
+//! [`assembly`].
+
+pub mod assembly;
+pub mod bench;
+pub mod cli;
+pub mod config;
+pub mod health;
+pub mod http;
+pub mod log;
+pub mod running;
+pub mod runtimes;
+pub mod shutdown;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,96 @@
+//! `UploadPart` and `UploadPartCopy`.
+
+use bytes::Bytes;
+use drystone_cluster::store::{BucketName, ChecksumAlgorithm, ChecksumKind, Key, PutPart, Reader as _, Store, Upload};
+use http::StatusCode;
+use http_body::Body as HttpBody;
+
+use super::{part_number, upload_id};
+use crate::body::{Declared, Incoming, RequestBody};
+use crate::checksum::{self, DEFAULT_ALGORITHM};
+use crate::error::{ErrorCode, S3Error, too_large};
+use crate::ops::object::{CopyBody, CopySource, result_xml};
+use crate::ops::{Call, set_checksum};
+use crate::range;
+use crate::response::{Answer, empty, set_etag, xml};
+
+/// Which checksum a part keeps: that of its upload.
+///
+/// An upload whose client asked for none gets CRC64NVME over the whole, and its parts may declare whatever else they
+/// like: it is verified and not kept.
+///
+/// # Errors
+/// `InvalidRequest` if the part declares another than its upload.
+fn kept_algorithm(upload: &Upload, declared: Option<ChecksumAlgorithm>) -> Result<ChecksumAlgorithm, S3Error> {
+    match (upload.checksum, declared) {
+        (None, declared) => Ok(declared.unwrap_or(DEFAULT_ALGORITHM)),
+        (Some((DEFAULT_ALGORITHM, ChecksumKind::FullObject)), _) => Ok(DEFAULT_ALGORITHM),
+        (Some((asked, _)), Some(declared)) if asked != declared => Err(S3Error::new(
+            ErrorCode::InvalidRequest,
+            format!(
+                "Checksum Type mismatch occurred, expected checksum Type: {}, actual checksum Type: {}",
+                checksum::name(asked).to_ascii_lowercase(),
+                checksum::name(declared).to_ascii_lowercase()
+            ),
+        )),
+        (Some((asked, _)), _) => Ok(asked),
+    }
+}
+
+/// `UploadPart`.
+pub(in crate::ops) async fn upload_part<S, B>(
+    call: &Call<'_, S>,
+    bucket: &BucketName,
+    key: &Key,
+    incoming: Incoming<B>,
+) -> Result<Answer, S3Error>
+where
+    S: Store,
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: std::fmt::Display,
+{
+    let headers = &call.head.headers;
+    let (upload, number) = (upload_id(call)?, part_number(call)?);
+    let declared = Declared::parse(headers, &incoming.payload)?;
+    let opened = call.store.upload(call.context, bucket, key, upload).await?;
+    let kept = kept_algorithm(&opened, declared.algorithm())?;
+    let body = RequestBody::new(headers, incoming, declared, Some(kept), call.terms.clone())?;
+    body.require_len(call.config.put_len_max)?;
+    let part = PutPart { bucket: bucket.clone(), key: key.clone(), upload, number };
+    let stored = call.store.put_part(call.context, part, body).await?;
+    let mut answer = empty(StatusCode::OK);
+    set_etag(&mut answer, stored.etag);
+    set_checksum(&mut answer, stored.checksum.as_ref());
+    Ok(answer)
+}
+
+/// `UploadPartCopy`.
+pub(in crate::ops) async fn upload_part_copy<S: Store>(
+    call: &Call<'_, S>,
+    bucket: &BucketName,
+    key: &Key,
+) -> Result<Answer, S3Error> {
+    let (upload, number) = (upload_id(call)?, part_number(call)?);
+    let source = CopySource::parse(call.header("x-amz-copy-source").unwrap_or_default())?;
+    let opened = call.store.upload(call.context, bucket, key, upload).await?;
+    let reader = source.open(call).await?;
+    let len = reader.head().len;
+    let range = match call.header("x-amz-copy-source-range") {
+        None => 0..len,
+        Some(header) => range::select_copy(header, len).ok_or_else(|| {
+            S3Error::argument(
+                "x-amz-copy-source-range",
+                header,
+                format!("Range specified is not valid for source object of size: {len}"),
+            )
+        })?,
+    };
+    let part_len = range.end - range.start;
+    if part_len > call.config.put_len_max {
+        return Err(too_large(part_len, call.config.put_len_max));
+    }
+    let body = CopyBody::new(&reader, range, kept_algorithm(&opened, None)?);
+    let part = PutPart { bucket: bucket.clone(), key: key.clone(), upload, number };
+    let stored = call.store.put_part(call.context, part, body).await?;
+    Ok(xml(result_xml("CopyPartResult", &stored)))
+}

@@ -1,0 +1,271 @@
+//! The multipart family.
+
+use bytes::Bytes;
+use drystone_cluster::store::{ChecksumAlgorithm, ChecksumKind};
+use drystone_s3gw::{compute_checksum, format_checksum};
+use http::Method;
+use md5::Digest as _;
+
+use crate::client::{Client, Reply};
+
+const PART_LEN: usize = 5 << 20;
+
+fn part(byte: u8, len: usize) -> Bytes {
+    Bytes::from(vec![byte; len])
+}
+
+async fn start(client: &Client, key: &str, headers: &[(&str, &str)]) -> String {
+    let mut call = client.call(Method::POST, &format!("/bkt/{key}?uploads"));
+    for (name, value) in headers {
+        call = call.header(name, value);
+    }
+    call.send().await.expect(200).element("UploadId").unwrap()
+}
+
+async fn upload(client: &Client, key: &str, id: &str, number: u32, body: &Bytes) -> Reply {
+    client.put(&format!("/bkt/{key}?partNumber={number}&uploadId={id}"), body.clone()).await.expect(200)
+}
+
+fn completion(parts: &[(u32, &str)]) -> String {
+    let lines: String = parts
+        .iter()
+        .map(|(number, etag)| format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"))
+        .collect();
+    format!("<CompleteMultipartUpload>{lines}</CompleteMultipartUpload>")
+}
+
+#[tokio::test]
+async fn parts_become_an_object_once_and_the_same_when_asked_again() {
+    let client = Client::with_bucket().await;
+    let id = start(&client, "big%20one", &[("content-type", "text/x"), ("x-amz-meta-a", "1")]).await;
+    let parts = [part(1, PART_LEN), part(2, PART_LEN), part(3, 10)];
+    let mut etags = Vec::new();
+    for (number, body) in [1, 2, 7].into_iter().zip(&parts) {
+        etags.push(upload(&client, "big%20one", &id, number, body).await.header("etag").to_owned());
+    }
+    client.head("/bkt/big%20one").await.expect(404);
+    let body = completion(&[(1, &etags[0]), (2, &etags[1]), (7, &etags[2])]);
+    let complete = || client.post(&format!("/bkt/big%20one?uploadId={id}"), body.clone());
+    let first = complete().await.expect(200);
+    assert_eq!(first.text(), complete().await.expect(200).text());
+    let md5s: Vec<u8> = parts.iter().flat_map(|part| md5::Md5::digest(part).to_vec()).collect();
+    let etag = format!("\"{}-3\"", hex::encode(md5::Md5::digest(&md5s)));
+    assert_eq!(first.element("ETag"), Some(etag.replace('"', "&quot;")));
+    assert_eq!(first.element("Location").as_deref(), Some("http://node:9000/bkt/big%20one"));
+    let whole = parts.concat();
+    let crc = format_checksum(&compute_checksum(ChecksumAlgorithm::Crc64Nvme, &whole));
+    assert_eq!(first.element("ChecksumCRC64NVME"), Some(crc));
+    let get = client.get("/bkt/big%20one").await.expect(200);
+    assert_eq!((get.body.len(), get.header("etag"), get.header("x-amz-meta-a")), (whole.len(), &*etag, "1"));
+    assert!(get.body == whole);
+    let second = client.get("/bkt/big%20one?partNumber=2").await.expect(206);
+    assert_eq!(second.header("x-amz-mp-parts-count"), "3");
+    assert_eq!(second.header("content-range"), format!("bytes {PART_LEN}-{}/{}", 2 * PART_LEN - 1, whole.len()));
+    assert!(second.body == parts[1]);
+    assert_eq!(client.head("/bkt/big%20one?partNumber=7").await.expect(206).header("content-length"), "10");
+    client.get("/bkt/big%20one?partNumber=3").await.expect_error(416, "InvalidPartNumber");
+    client.get("/bkt/big%20one?partNumber=0").await.expect_error(400, "InvalidArgument");
+    let attributes = client
+        .call(Method::GET, "/bkt/big%20one?attributes")
+        .header("x-amz-object-attributes", "ObjectParts")
+        .header("x-amz-max-parts", "2")
+        .send()
+        .await
+        .expect(200);
+    assert_eq!(
+        (attributes.elements("PartNumber"), attributes.element("IsTruncated")),
+        (vec!["1".into(), "2".into()], Some("true".into()))
+    );
+}
+
+#[tokio::test]
+async fn a_completion_that_does_not_fit_changes_nothing() {
+    let client = Client::with_bucket().await;
+    let id = start(&client, "k", &[]).await;
+    let one = upload(&client, "k", &id, 1, &part(1, 100)).await.header("etag").to_owned();
+    let two = upload(&client, "k", &id, 2, &part(2, 100)).await.header("etag").to_owned();
+    let uri = format!("/bkt/k?uploadId={id}");
+    for (body, status, code) in [
+        (completion(&[(1, &one), (2, &two)]), 400, "EntityTooSmall"),
+        (completion(&[(2, &two), (1, &one)]), 400, "InvalidPartOrder"),
+        (completion(&[(1, &one), (1, &one)]), 400, "InvalidPartOrder"),
+        (completion(&[(1, &two)]), 400, "InvalidPart"),
+        (completion(&[(3, &one)]), 400, "InvalidPart"),
+        (completion(&[(1, "nonsense")]), 400, "InvalidPart"),
+        (completion(&[]), 400, "MalformedXML"),
+        ("<Complete".to_owned(), 400, "MalformedXML"),
+    ] {
+        client.post(&uri, body).await.expect_error(status, code);
+    }
+    let complete = |name: &str, value: &str| {
+        client.call(Method::POST, &uri).header(name, value).body(completion(&[(2, &two)])).send()
+    };
+    complete("x-amz-mp-object-size", "99").await.expect(400);
+    complete("if-match", "*").await.expect_error(404, "NoSuchKey");
+    complete("x-amz-checksum-type", "COMPOSITE").await.expect_error(400, "InvalidRequest");
+    complete("x-amz-checksum-crc64nvme", "AAAAAAAAAAA=").await.expect_error(400, "BadDigest");
+    assert!(client.store.objects("bkt").is_empty());
+    complete("x-amz-mp-object-size", "100").await.expect(200);
+    client
+        .post(&format!("/bkt/k?uploadId={}", "0".repeat(32)), completion(&[(1, &one)]))
+        .await
+        .expect_error(404, "NoSuchUpload");
+    client.post("/bkt/k?uploadId=nonsense", completion(&[(1, &one)])).await.expect_error(404, "NoSuchUpload");
+}
+
+#[tokio::test]
+async fn an_uploads_checksum_is_that_of_its_parts() {
+    let client = Client::with_bucket().await;
+    let id = start(&client, "k", &[("x-amz-checksum-algorithm", "SHA256")]).await;
+    let uri = format!("/bkt/k?partNumber=1&uploadId={id}");
+    let body = part(5, 1000);
+    let crc = format_checksum(&compute_checksum(ChecksumAlgorithm::Crc32, &body));
+    client
+        .call(Method::PUT, &uri)
+        .header("x-amz-checksum-crc32", &crc)
+        .body(body.clone())
+        .send()
+        .await
+        .expect_error(400, "InvalidRequest");
+    let sha = compute_checksum(ChecksumAlgorithm::Sha256, &body);
+    let put = client
+        .call(Method::PUT, &uri)
+        .header("x-amz-checksum-sha256", &format_checksum(&sha))
+        .body(body.clone())
+        .send()
+        .await
+        .expect(200);
+    let mut composite = compute_checksum(ChecksumAlgorithm::Sha256, &sha.value);
+    (composite.kind, composite.part_count) = (ChecksumKind::Composite, 1);
+    let xml = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{}</ETag><ChecksumSHA256>{}</ChecksumSHA256></Part></CompleteMultipartUpload>",
+        put.header("etag"),
+        format_checksum(&sha)
+    );
+    let bare = format_checksum(&composite).replace("-1", "");
+    let done = client
+        .call(Method::POST, &format!("/bkt/k?uploadId={id}"))
+        .header("x-amz-checksum-sha256", &bare)
+        .body(xml)
+        .send()
+        .await
+        .expect(200);
+    assert_eq!(
+        (done.element("ChecksumSHA256"), done.element("ChecksumType")),
+        (Some(format_checksum(&composite)), Some("COMPOSITE".into()))
+    );
+    let head = client.call(Method::HEAD, "/bkt/k").header("x-amz-checksum-mode", "ENABLED").send().await.expect(200);
+    assert_eq!(
+        (head.header("x-amz-checksum-sha256"), head.header("x-amz-checksum-type")),
+        (&*format_checksum(&composite), "COMPOSITE")
+    );
+    for (algorithm, kind) in [("SHA1", "FULL_OBJECT"), ("CRC64NVME", "COMPOSITE"), ("MD4", "COMPOSITE")] {
+        let call = client.call(Method::POST, "/bkt/x?uploads").header("x-amz-checksum-algorithm", algorithm);
+        call.header("x-amz-checksum-type", kind).send().await.expect_error(400, "InvalidRequest");
+    }
+}
+
+#[tokio::test]
+async fn parts_may_declare_another_checksum_where_none_was_asked_for() {
+    let client = Client::with_bucket().await;
+    let id = start(&client, "k", &[]).await;
+    let body = part(5, 1000);
+    let crc = format_checksum(&compute_checksum(ChecksumAlgorithm::Crc32, &body));
+    let put = |crc: &str| {
+        client
+            .call(Method::PUT, &format!("/bkt/k?partNumber=1&uploadId={id}"))
+            .header("x-amz-checksum-crc32", crc)
+            .body(body.clone())
+            .send()
+    };
+    put("AAAAAA==").await.expect_error(400, "BadDigest");
+    let etag = put(&crc).await.expect(200).header("etag").to_owned();
+    let xml = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag><ChecksumCRC32>{crc}</ChecksumCRC32></Part></CompleteMultipartUpload>"
+    );
+    let done = client.post(&format!("/bkt/k?uploadId={id}"), xml).await.expect(200);
+    assert!(done.element("ChecksumCRC64NVME").is_some());
+}
+
+#[tokio::test]
+async fn parts_are_listed_replaced_and_aborted() {
+    let client = Client::with_bucket().await;
+    let id = start(&client, "k", &[("x-amz-checksum-algorithm", "CRC32C")]).await;
+    for (number, len) in [(1, 10), (2, 20), (5, 50), (2, 25)] {
+        upload(&client, "k", &id, number, &part(9, len)).await;
+    }
+    let uri = format!("/bkt/k?uploadId={id}");
+    let page = client.get(&format!("{uri}&max-parts=2")).await.expect(200);
+    assert_eq!(
+        (page.elements("PartNumber"), page.elements("Size")),
+        (vec!["1".into(), "2".into()], vec!["10".into(), "25".into()])
+    );
+    assert_eq!(
+        (page.element("NextPartNumberMarker").as_deref(), page.element("IsTruncated").as_deref()),
+        (Some("2"), Some("true"))
+    );
+    assert_eq!(
+        (page.element("ChecksumAlgorithm").as_deref(), page.elements("ChecksumCRC32C").len()),
+        (Some("CRC32C"), 2)
+    );
+    let rest = client.get(&format!("{uri}&part-number-marker=2")).await.expect(200);
+    assert_eq!(
+        (rest.elements("PartNumber"), rest.element("IsTruncated").as_deref()),
+        (vec!["5".to_owned()], Some("false"))
+    );
+    client.delete("/bkt").await.expect_error(409, "BucketNotEmpty");
+    client.delete(&uri).await.expect(204);
+    client.delete(&uri).await.expect_error(404, "NoSuchUpload");
+    client.get(&uri).await.expect_error(404, "NoSuchUpload");
+    client.put(&format!("{uri}&partNumber=1"), "x").await.expect_error(404, "NoSuchUpload");
+    for number in ["0", "10001", "x", ""] {
+        client.put(&format!("{uri}&partNumber={number}"), "x").await.expect_error(400, "InvalidArgument");
+    }
+}
+
+#[tokio::test]
+async fn open_uploads_are_listed_in_pages() {
+    let client = Client::with_bucket().await;
+    let mut ids = Vec::new();
+    for key in ["a", "b/1", "b/2", "c", "c"] {
+        ids.push(start(&client, key, &[]).await);
+    }
+    let mut seen = Vec::new();
+    let mut query = String::new();
+    loop {
+        let reply = client.get(&format!("/bkt?uploads&max-uploads=1{query}")).await.expect(200);
+        seen.extend(reply.elements("UploadId"));
+        if reply.element("IsTruncated").as_deref() == Some("false") {
+            break;
+        }
+        let (key, id) = (reply.element("NextKeyMarker").unwrap(), reply.element("NextUploadIdMarker").unwrap());
+        query = format!("&key-marker={}&upload-id-marker={id}", key.replace('/', "%2F"));
+    }
+    assert_eq!(seen, ids);
+    let rolled = client.get("/bkt?uploads&delimiter=%2F").await.expect(200);
+    assert_eq!(rolled.elements("UploadId"), [&*ids[0], &ids[3], &ids[4]]);
+    assert_eq!(rolled.elements("CommonPrefixes"), ["<Prefix>b/</Prefix>"]);
+    client.get("/bkt?uploads&key-marker=a&upload-id-marker=x").await.expect_error(400, "InvalidArgument");
+}
+
+#[tokio::test]
+async fn parts_are_copied_from_objects() {
+    let client = Client::with_bucket().await;
+    let source: Bytes = (0..8000_u32).map(|n| (n % 251) as u8).collect::<Vec<_>>().into();
+    client.put("/bkt/src", source.clone()).await.expect(200);
+    let id = start(&client, "k", &[]).await;
+    let copy = |range: &str| {
+        let call = client
+            .call(Method::PUT, &format!("/bkt/k?partNumber=1&uploadId={id}"))
+            .header("x-amz-copy-source", "bkt/src");
+        if range.is_empty() { call } else { call.header("x-amz-copy-source-range", range) }
+    };
+    for range in ["bytes=0-8000", "bytes=5-1", "5-10"] {
+        copy(range).send().await.expect_error(400, "InvalidArgument");
+    }
+    copy("").header("x-amz-copy-source-if-match", "\"0\"").send().await.expect_error(412, "PreconditionFailed");
+    assert!(copy("").send().await.expect(200).text().contains("<CopyPartResult"));
+    let etag = copy("bytes=100-4099").send().await.expect(200).element("ETag").unwrap();
+    client.post(&format!("/bkt/k?uploadId={id}"), completion(&[(1, &etag)])).await.expect(200);
+    assert_eq!(client.get("/bkt/k").await.expect(200).body, source.slice(100..4100));
+}
