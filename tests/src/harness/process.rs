@@ -26,11 +26,17 @@ pub struct ProcessUse {
 }
 
 impl Process {
-    /// Whether it exists and is not a zombie.
+    /// Whether it exists and still holds something. The first thread of a killed process is a zombie while another one
+    /// waits for a disk; locks and ports are held until the last thread has ended.
     #[must_use]
     pub fn is_running(self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.id)).unwrap_or_default();
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        match state {
+            None | Some('X') => false,
+            Some('Z') => fs::read_dir(format!("/proc/{}/task", self.id)).map_or(0, Iterator::count) > 1,
+            Some(_) => true,
+        }
     }
 
     /// What it uses now.
