@@ -137,8 +137,8 @@ impl Catalogue {
         Ok(found)
     }
 
-    /// One page and, unless it was the last, where the next one starts.
-    fn scan_page(
+    /// One page, with what lies in segments that no longer exist; and, unless it was the last, where the next one starts.
+    pub(super) fn scan_page(
         &self,
         after: Option<ChunkId>,
         limit: usize,

@@ -21,7 +21,7 @@ use super::location::Location;
 use super::metrics::DriveMetrics;
 use super::plan::Plan;
 use super::reader::Shared;
-use super::recovery::{LastFrame, RebuildReason, RecoveryReport, Replay, Tail, adopt_live, count_live};
+use super::recovery::{LastFrame, Live, RebuildReason, RecoveryReport, Replay, Tail, adopt_live, count_live};
 use super::segment::{self, Name, Segment, Segments};
 use super::status::Vitals;
 use crate::files::Files;
@@ -52,8 +52,11 @@ pub(super) fn open(
     let stored = identity::load(&*files, &config.dir)?;
     identity::check(&config.dir, config.identity, stored.identity)?;
     let dir = config.dir.join("segments");
-    let disk = load_segments(&*files, &dir).map_err(io)?;
+    let mut disk = load_segments(&*files, &dir).map_err(io)?;
     let checkpoint = Checkpoint::load(&*files, &config.dir).map_err(io)?;
+    // The newest segment may have been lost; its sequence is not given again.
+    let known = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.positions[0].segment);
+    disk.sequence_next = disk.sequence_next.max(known + 1);
     let mut rng = SmallRng::seed_from_u64(config.seed);
     let mut report = RecoveryReport { clean: checkpoint.as_ref().is_some_and(|c| c.clean), ..Default::default() };
     let (index, trusted) = open_index(&*factory, checkpoint.as_ref(), &mut rng).map_err(index_error)?;
@@ -84,7 +87,7 @@ fn assemble(
     shared: Arc<Shared>,
     replayed: Replayed,
 ) -> Engine {
-    let Replayed { tail, stamp, used_bytes, chunk_count, positions } = replayed;
+    let Replayed { tail, stamp, live, positions } = replayed;
     let active = resume(&shared, stored, &tail, &config, &disk);
     let writer =
         CheckpointWriter { files: files.clone(), dir: config.dir.clone(), shared: shared.clone(), stamp, positions };
@@ -98,8 +101,8 @@ fn assemble(
         free: disk.free,
         sequence_next: disk.sequence_next,
         number_next: tail.number_next,
-        used_bytes,
-        chunk_count,
+        used_bytes: live.bytes,
+        chunk_count: live.chunks,
         bytes_since_checkpoint: 0,
         compaction: None,
         stuck: Default::default(),
@@ -171,8 +174,7 @@ fn new_index(factory: &dyn IndexFactory, rng: &mut SmallRng) -> Result<(Arc<dyn 
 struct Replayed {
     tail: Tail,
     stamp: Stamp,
-    used_bytes: u64,
-    chunk_count: u64,
+    live: Live,
     positions: [Position; 3],
 }
 
@@ -193,9 +195,9 @@ impl Recovery<'_> {
         let floor = checkpoint.map_or(Position::default(), |checkpoint| checkpoint.positions[0]);
         let stamp = match (trusted, checkpoint) {
             (Ok(stamp), Some(checkpoint)) => match self.replay_known(checkpoint, rng) {
-                Ok((tail, (used_bytes, chunk_count))) => {
+                Ok((tail, live)) => {
                     let positions = if checkpoint.clean { [checkpoint.positions[0]; 3] } else { checkpoint.positions };
-                    return Ok(Replayed { tail, stamp, used_bytes, chunk_count, positions });
+                    return Ok(Replayed { tail, stamp, live, positions });
                 }
                 Err(reason) => self.start_over(reason, rng)?,
             },
@@ -205,8 +207,8 @@ impl Recovery<'_> {
                 stamp
             }
         };
-        let (tail, (used_bytes, chunk_count)) = self.replay_all(floor)?;
-        Ok(Replayed { tail, stamp, used_bytes, chunk_count, positions: [Position::default(); 3] })
+        let (tail, live) = self.replay_all(floor)?;
+        Ok(Replayed { tail, stamp, live, positions: [Position::default(); 3] })
     }
 
     fn note_rebuild(&mut self, reason: RebuildReason, first: bool) {
@@ -231,17 +233,13 @@ impl Recovery<'_> {
         Replay { shared: self.shared, secret: &self.stored.secret, floor, last_frame, report }.run(from)
     }
 
-    fn replay_all(&mut self, floor: Position) -> Result<(Tail, (u64, u64)), IndexError> {
+    fn replay_all(&mut self, floor: Position) -> Result<(Tail, Live), IndexError> {
         let tail = self.replay(Position::default(), floor)?;
         Ok((tail, count_live(self.shared)?))
     }
 
     /// Replays behind the checkpoint over an index that carries its stamp.
-    fn replay_known(
-        &mut self,
-        checkpoint: &Checkpoint,
-        rng: &mut SmallRng,
-    ) -> Result<(Tail, (u64, u64)), RebuildReason> {
+    fn replay_known(&mut self, checkpoint: &Checkpoint, rng: &mut SmallRng) -> Result<(Tail, Live), RebuildReason> {
         let unusable = RebuildReason::Unusable;
         if !self.sample_agrees(rng).map_err(unusable)? {
             return Err(RebuildReason::Disagrees);
@@ -255,7 +253,10 @@ impl Recovery<'_> {
                 Some(live) => live,
                 None => count_live(self.shared).map_err(unusable)?,
             };
-            let bytes_max = INDEX_BYTES_MIN.max(live.1.saturating_mul(INDEX_BYTES_PER_CHUNK));
+            if live.lost > 0 {
+                return Err(RebuildReason::SegmentsLost { chunks: live.lost });
+            }
+            let bytes_max = INDEX_BYTES_MIN.max(live.chunks.saturating_mul(INDEX_BYTES_PER_CHUNK));
             let bloated = self.shared.catalogue.index().size_bytes() > bytes_max;
             if bloated { Err(RebuildReason::Bloated) } else { Ok((tail, live)) }
         });
@@ -390,10 +391,10 @@ impl Engine {
                 .run(Position::default())?;
             Ok((stamp, count_live(shared)?))
         });
-        let Ok((stamp, (used_bytes, chunk_count))) = rebuilt else {
+        let Ok((stamp, live)) = rebuilt else {
             return Err(failed(self));
         };
-        (self.used_bytes, self.chunk_count) = (used_bytes, chunk_count);
+        (self.used_bytes, self.chunk_count) = (live.bytes, live.chunks);
         (writer.stamp, writer.positions) = (stamp, [Position::default(); 3]);
         self.checkpointer = Checkpointer::Inline(writer);
         self.shared.catalogue.set_usable();

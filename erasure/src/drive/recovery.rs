@@ -47,6 +47,11 @@ pub enum RebuildReason {
     Disagrees,
     /// It takes far more room than its entries need.
     Bloated,
+    /// Segments it points to are gone, and with them so many chunks.
+    SegmentsLost {
+        /// Chunks that lay in them.
+        chunks: u64,
+    },
 }
 
 /// What opening a drive found.
@@ -225,30 +230,42 @@ impl Pending {
     }
 }
 
-/// Counts what is live, per segment and in all: (bytes, chunks).
-pub(super) fn count_live(shared: &Shared) -> Result<(u64, u64), IndexError> {
+/// What a drive holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Live {
+    /// Bytes its chunks take.
+    pub(super) bytes: u64,
+    pub(super) chunks: u64,
+    /// Chunks of the index whose segment does not exist.
+    pub(super) lost: u64,
+}
+
+/// Counts what is live, per segment and in all.
+pub(super) fn count_live(shared: &Shared) -> Result<Live, IndexError> {
     for segment in shared.segments.all() {
         segment.set_live(0, 0);
     }
-    let (mut bytes, mut count, mut after) = (0, 0, None);
+    let (mut live, mut after) = (Live::default(), None);
     loop {
-        let page = shared.catalogue.scan(after, COUNT_PAGE)?;
-        for (_, location) in &page {
+        let (page, next) = shared.catalogue.scan_page(after, COUNT_PAGE)?;
+        for location in page.values() {
             if let Some(segment) = shared.segments.get(location.segment) {
                 segment.add_live(location);
-                bytes += location.stored_len();
-                count += 1;
+                live.bytes += location.stored_len();
+                live.chunks += 1;
+            } else {
+                live.lost += 1;
             }
         }
-        match page.last() {
-            Some((last, _)) if page.len() == COUNT_PAGE => after = Some(*last),
-            _ => return Ok((bytes, count)),
+        match next {
+            Some(last) => after = Some(last),
+            None => return Ok(live),
         }
     }
 }
 
 /// Takes over what a clean checkpoint says is live; `None` if it does not speak of these segments.
-pub(super) fn adopt_live(shared: &Shared, lines: &[SegmentLine]) -> Option<(u64, u64)> {
+pub(super) fn adopt_live(shared: &Shared, lines: &[SegmentLine]) -> Option<Live> {
     let segments = shared.segments.all();
     let same = segments.len() == lines.len()
         && segments.iter().zip(lines).all(|(segment, line)| segment.sequence == line.sequence);
@@ -258,7 +275,8 @@ pub(super) fn adopt_live(shared: &Shared, lines: &[SegmentLine]) -> Option<(u64,
     for (segment, line) in segments.iter().zip(lines) {
         segment.set_live(line.live_bytes, line.live_count);
     }
-    Some((lines.iter().map(|line| line.live_bytes).sum(), lines.iter().map(|line| line.live_count).sum()))
+    let bytes = lines.iter().map(|line| line.live_bytes).sum();
+    Some(Live { bytes, chunks: lines.iter().map(|line| line.live_count).sum(), lost: 0 })
 }
 
 /// Reads frames of one segment.

@@ -249,3 +249,59 @@ async fn a_payload_that_imitates_frames_is_not_replayed() {
     assert_eq!(drive.recovery().frames_lost, 1);
     assert_eq!(drive.scan(None, 10).await.unwrap(), []);
 }
+
+/// What is left of `model` on the drive: everything stored but not readable becomes deleted.
+async fn forget_lost(model: &mut Model, drive: &Drive) -> u64 {
+    let mut lost = 0;
+    for (n, fate) in &mut model.fates {
+        if drive.head(chunk_id(*n)).await.unwrap().is_none() {
+            lost += 1;
+            *fate = Fate::Deleted;
+        }
+    }
+    lost
+}
+
+#[tokio::test]
+async fn segments_that_vanish_while_the_drive_is_closed_are_noticed_and_their_chunks_are_missing() {
+    for closed in [true, false] {
+        let rig = Rig::new(27);
+        let drive = rig.open();
+        let mut model = Model::default();
+        for n in 0..40 {
+            append_all(&drive, [(n, 60_000)]).await;
+            model.fates.insert(n, Fate::Stored(60_000));
+        }
+        drive.checkpoint().await.unwrap();
+        if closed {
+            drive.close().await.unwrap();
+        }
+        drop(drive);
+        if !closed {
+            rig.crash();
+        }
+        // One from the middle, and the newest: what it was called is not given again.
+        let segments = rig.segments();
+        let newest = segments.last().unwrap();
+        for path in [&segments[1], newest] {
+            let files = rig.files.mount();
+            files.remove(path).unwrap();
+            files.sync_dir(path.parent().unwrap()).unwrap();
+        }
+        let drive = rig.open();
+        let Some(RebuildReason::SegmentsLost { chunks }) = drive.recovery().index_rebuilt else {
+            panic!("closed {closed}: {:?}", drive.recovery());
+        };
+        assert_eq!(chunks, forget_lost(&mut model, &drive).await, "closed {closed}");
+        assert!(chunks >= 8, "a segment holds eight of these, {chunks} are lost");
+        model.check(&drive, "after the loss").await;
+        append_all(&drive, [(100, 60_000)]).await;
+        model.fates.insert(100, Fate::Stored(60_000));
+        assert!(!rig.segments().contains(newest), "closed {closed}");
+        drive.close().await.unwrap();
+        drop(drive);
+        let drive = rig.open();
+        assert_eq!(drive.recovery().index_rebuilt, None);
+        model.check(&drive, "and once more").await;
+    }
+}
