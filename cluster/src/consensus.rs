@@ -16,10 +16,12 @@
 mod address;
 mod balance;
 mod barrier;
+mod beat;
 mod codec;
 mod config;
 mod error;
 mod group;
+mod heart;
 mod ids;
 mod keys;
 mod log;
@@ -29,6 +31,7 @@ mod pace;
 mod pending;
 mod raft;
 mod ring;
+mod runtime;
 mod snapshot;
 mod status;
 #[cfg(test)]
@@ -37,6 +40,7 @@ mod transaction;
 mod view;
 
 pub use self::address::{addressee, snapshot_addressee};
+pub use self::beat::Beat;
 pub use self::config::{GroupConfig, StartMode, Timing};
 pub use self::error::{
     GroupFailure, HandleError, MembershipError, ProposeError, ReadError, StartError, TransferError, UnavailableReason,

@@ -14,20 +14,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::balance::Balance;
 use super::barrier::Barrier;
+use super::beat::Beat;
 use super::codec::{self, v1};
 use super::config::{GroupConfig, StartMode};
 use super::error::{
     GroupFailure, HandleError, MembershipError, ProposeError, ReadError, StartError, TransferError, UnavailableReason,
 };
+use super::heart::Heart;
 use super::ids::{CommandId, MemberRole, Members, Proposal, ReplicaId};
 use super::keys;
 use super::log::Log;
 use super::machine::{Applied, Machine, SnapshotContent};
 use super::network::{ConsensusNetwork, Peers};
 use super::raft::{
-    AppendRequest, Entry, Membership, Metrics, SeededTokio, Snapshot, SnapshotMeta, TransferRequest, Types, Vote,
-    VoteRequest, nodes_of, voters_of,
+    AppendRequest, Entry, Membership, Metrics, Snapshot, SnapshotMeta, TransferRequest, Types, Vote, VoteRequest,
+    nodes_of, voters_of,
 };
+use super::runtime::{GroupRuntime, Ticks};
 use super::snapshot;
 use super::status::{GroupStatus, ReplicaRole, named};
 use super::transaction::StateMachine;
@@ -47,6 +50,8 @@ pub struct GroupParts {
     pub network: Arc<dyn ConsensusNetwork>,
     /// Source of the replica's randomness (election timeouts); should differ between replicas and groups.
     pub rng_seed: u64,
+    /// When replicas of this node do what they do from time to time; the same for all of them.
+    pub beat: Beat,
 }
 
 struct Inner {
@@ -87,7 +92,10 @@ impl Group {
         let peers = Peers::new(config.group, config.replica, Arc::clone(&parts.network));
         let library_config = Arc::new(library_config(&config)?);
         let start = Raft::new(config.replica.0, library_config, peers, log, machine);
-        let raft = SeededTokio::scope(parts.rng_seed, start).await.map_err(|error| refused(&config, &error))?;
+        let ticks = Ticks { beat: parts.beat, period: config.timing.tick() };
+        let raft = GroupRuntime::scope(parts.rng_seed, ticks, start).await.map_err(|error| refused(&config, &error))?;
+        // Ours, on the beat, instead of the library's.
+        raft.runtime_config().heartbeat(false);
         let group = Self {
             inner: Arc::new(Inner {
                 permits: Semaphore::new(config.inflight_proposals_max),
@@ -101,16 +109,20 @@ impl Group {
                 tasks: Mutex::new(None),
             }),
         };
-        group.spawn_tasks(parts.rng_seed, retired);
+        group.spawn_tasks(parts.rng_seed, parts.beat, retired);
         Ok(group)
     }
 
-    fn spawn_tasks(&self, seed: u64, mut retired: mpsc::UnboundedReceiver<u32>) {
+    fn spawn_tasks(&self, seed: u64, beat: Beat, mut retired: mpsc::UnboundedReceiver<u32>) {
         let inner = &self.inner;
         let mut tasks = JoinSet::new();
         let balance = Balance { raft: inner.raft.clone(), config: Arc::clone(&inner.config), seed };
         let cancelled = inner.cancelled.clone();
         tasks.spawn(async move { balance.run(&cancelled).await });
+
+        let heart = Heart { raft: inner.raft.clone(), beat, period: inner.config.timing.heartbeat };
+        let cancelled = inner.cancelled.clone();
+        tasks.spawn(async move { heart.run(&cancelled).await });
 
         let (raft, barrier, cancelled) = (inner.raft.clone(), Arc::clone(&inner.barrier), inner.cancelled.clone());
         let round_max = inner.config.timing.election_max;

@@ -5,12 +5,9 @@ use std::fmt;
 
 use bytes::Bytes;
 use drystone_certs::NodeId;
-use openraft_rt::deterministic_rng::DeterministicRng;
 
 use super::ids::{MemberRole, Members, Proposal, ReplicaId};
-
-/// Tokio with all randomness drawn from the seed of the group: elections repeat exactly in simulation.
-pub(super) type SeededTokio = DeterministicRng<openraft::TokioRuntime>;
+use super::runtime::GroupRuntime;
 
 openraft::declare_raft_types!(
     /// The instantiation of the consensus library.
@@ -19,7 +16,7 @@ openraft::declare_raft_types!(
         R = Answer,
         NodeId = u64,
         Node = Member,
-        AsyncRuntime = SeededTokio,
+        AsyncRuntime = GroupRuntime,
 );
 
 /// What a state machine answered.

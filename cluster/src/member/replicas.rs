@@ -13,7 +13,8 @@ use super::groups::{ControlMachine, IndexMachine, group_of_shard};
 use super::network::PeerNetwork;
 use super::seams::Seams;
 use crate::consensus::{
-    ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, MemberRole, Members, StartError, StartMode, StateMachine,
+    Beat, ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, MemberRole, Members, StartError, StartMode,
+    StateMachine,
 };
 use crate::ids::{DriveId, ReplicaId};
 use crate::kv::{Kv, KvError, LogWriter};
@@ -61,6 +62,7 @@ struct Starter<'a> {
     seams: &'a Seams,
     network: Arc<dyn ConsensusNetwork>,
     mode: StartMode,
+    beat: Beat,
 }
 
 /// Starts every replica the topology gives to this node.
@@ -71,7 +73,8 @@ pub(super) async fn start(
     stores: &Stores,
 ) -> Result<(), ReplicasError> {
     let mode = if member.record().founded { StartMode::Resume } else { StartMode::Create };
-    let starter = Starter { member, seams, network: Arc::new(PeerNetwork::new(member, peers.clone())), mode };
+    let network = Arc::new(PeerNetwork::new(member, peers.clone()));
+    let starter = Starter { member, seams, network, mode, beat: Beat::new(tokio::time::Instant::now()) };
     let control = starter.open(&member.config.state_dir.join("control"))?;
     stores.add(control.log_writer.clone());
     starter.start_control(&control).await?;
@@ -157,6 +160,7 @@ impl Starter<'_> {
             state_machine,
             network: Arc::clone(&self.network),
             rng_seed: self.seams.randomness.with(|rng| rng.next_u64()),
+            beat: self.beat,
         };
         Group::start(config, parts).await
     }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use tokio::time::Instant;
 
 use super::harness::{
     CountingMap, GROUP, Hub, TestCluster, is_refused, kv_of, node_id, parse, replica, voters, within,
 };
 use crate::consensus::{
-    CommandId, Group, GroupConfig, GroupFailure, GroupParts, ProposeError, ReplicaRole, StartError, StartMode,
+    Beat, CommandId, Group, GroupConfig, GroupFailure, GroupParts, ProposeError, ReplicaRole, StartError, StartMode,
 };
 use crate::kv::{CrashLoss, Executor, FjallConfig, FjallKv, Kv, KvError, LogWriter};
 
@@ -201,6 +202,7 @@ async fn start_on_drive(path: &std::path::Path, mode: StartMode) -> (Group, LogW
         state_machine: Arc::new(CountingMap),
         network: Hub::default().port(node_id(0)),
         rng_seed: 1,
+        beat: Beat::new(Instant::now()),
     };
     let group = Group::start(GroupConfig::new(GROUP, replica(0), voters(1), mode), parts).await.unwrap();
     group.wait_leader(within(20)).await.unwrap();

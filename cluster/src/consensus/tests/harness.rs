@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::consensus::{
-    BoxFuture, CommandId, ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, MemberRole, Members, NetworkError,
-    Position, ProposeError, ReadError, ReplicaId, ReplicaRole, StartError, StartMode, StateMachine, Transaction,
+    Beat, BoxFuture, CommandId, ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, MemberRole, Members,
+    NetworkError, Position, ProposeError, ReadError, ReplicaId, ReplicaRole, StartError, StartMode, StateMachine,
+    Transaction,
 };
 use crate::kv::{CrashLoss, Executor, KeyRange, Kv, LogWriter, MemoryKv};
 
@@ -273,6 +274,7 @@ impl TestCluster {
             state_machine: Arc::new(CountingMap),
             network: Arc::clone(&port) as Arc<dyn ConsensusNetwork>,
             rng_seed: self.seed * 1000 + u64::try_from(index).unwrap(),
+            beat: Beat::new(Instant::now()),
         };
         let group = Group::start(config, parts).await?;
         self.hub.plug(&port, GROUP, group.clone());

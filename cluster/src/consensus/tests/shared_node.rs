@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use drystone_certs::NodeId;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::harness::{CountingMap, GROUP, node_id, parse, replica, within};
 use crate::consensus::{
-    BoxFuture, CommandId, ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, HandleError, MemberRole, Members,
-    NetworkError, ReplicaId, StartMode, addressee,
+    Beat, BoxFuture, CommandId, ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, HandleError, MemberRole,
+    Members, NetworkError, ReplicaId, StartMode, addressee,
 };
 use crate::kv::{Executor, LogWriter, MemoryKv};
 
@@ -63,6 +64,7 @@ async fn replicas_of_a_group_on_one_node_agree_and_refuse_each_others_messages()
             state_machine: Arc::new(CountingMap),
             network: Arc::<OneNode>::clone(&node),
             rng_seed: u64::try_from(index).unwrap(),
+            beat: Beat::new(Instant::now()),
         };
         let group = Group::start(config, parts).await.unwrap();
         node.groups.lock().unwrap().insert(replica(index), group.clone());
@@ -79,7 +81,7 @@ async fn replicas_of_a_group_on_one_node_agree_and_refuse_each_others_messages()
     let wanted = groups[0].status().applied;
     let end = within(10);
     while !groups.iter().all(|group| group.status().applied >= wanted) {
-        assert!(tokio::time::Instant::now() < end, "a replica on the same node was left behind");
+        assert!(Instant::now() < end, "a replica on the same node was left behind");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     for group in &groups {

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
+use tokio::time::Instant;
 
 use super::harness::{CountingMap, GROUP};
+use crate::consensus::beat::Beat;
 use crate::consensus::log::Log;
 use crate::consensus::machine::{Applied, Machine};
-use crate::consensus::raft::{SeededTokio, Types};
+use crate::consensus::raft::Types;
+use crate::consensus::runtime::{GroupRuntime, Ticks};
 use crate::consensus::view::State;
 use crate::kv::{Executor, Kv, LogWriter, MemoryKv};
 
@@ -30,5 +33,6 @@ impl StoreBuilder<Types, Log, Machine, ()> for Builder {
 
 #[tokio::test(start_paused = true)]
 async fn our_storage_passes_the_suite_of_the_library() {
-    SeededTokio::scope(1, Suite::<Types, Log, Machine, Builder, ()>::test_all(Builder)).await.unwrap();
+    let ticks = Ticks { beat: Beat::new(Instant::now()), period: Duration::from_millis(100) };
+    GroupRuntime::scope(1, ticks, Suite::<Types, Log, Machine, Builder, ()>::test_all(Builder)).await.unwrap();
 }
