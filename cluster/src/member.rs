@@ -16,7 +16,6 @@ mod metrics;
 mod network;
 mod peers;
 mod readiness;
-mod refusals;
 mod replicas;
 mod report;
 mod seams;

@@ -26,9 +26,9 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// How often a replica looks at its clock, to see whether an election is due: five times per heartbeat.
+    /// How often a replica looks at its clock, to see whether an election is due: twice per heartbeat.
     pub(super) fn tick(&self) -> Duration {
-        self.heartbeat / 5
+        self.heartbeat / 2
     }
 }
 

@@ -12,12 +12,13 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::chunk_client::ChunkClient;
 use super::piece::Piece;
 use crate::ids::{ChunkId, DriveId};
 use crate::index::ExtentRecord;
+use crate::log_limit::LogLimit;
 use crate::member::Member;
 use crate::peer::Fault;
 use crate::placement::{DriveCondition, Health};
@@ -32,11 +33,12 @@ const HEDGE_DELAY: Duration = Duration::from_millis(400);
 pub(crate) struct ExtentReader {
     member: Arc<Member>,
     chunks: ChunkClient,
+    log_limit: Arc<LogLimit>,
 }
 
 impl ExtentReader {
     pub(crate) fn new(member: Arc<Member>, chunks: ChunkClient) -> Self {
-        Self { member, chunks }
+        Self { member, chunks, log_limit: Arc::default() }
     }
 
     /// The verified bytes of `piece`, in as many parts as they came.
@@ -191,7 +193,9 @@ impl ExtentReader {
 
     fn note(&self, extent: &ExtentRecord, slot: u8, fault: Fault, failures: &mut Failures) {
         let drive = extent.drives[usize::from(slot)];
-        tracing::warn!(%drive, extent = %extent.id, slot, %fault, "a chunk could not be read");
+        if let Some(unsaid) = self.log_limit.note(Instant::now()) {
+            tracing::warn!(%drive, extent = %extent.id, slot, %fault, unsaid, "a chunk could not be read; others serve");
+        }
         self.member.metrics().chunk_read_failures.inc();
         match fault {
             Fault::ChunkCorrupt | Fault::ChunkNotFound => failures.damaged = true,

@@ -1,24 +1,24 @@
 //! Who may connect and where nodes live, by the topology; and the lives of peers, by what they said first.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
 use drystone_transport::{ConnectError, Directory, Hello, PeerPolicy, Refusal};
 use tokio::time::Instant;
 
 use super::Member;
-use super::refusals::Refusals;
 use crate::ids::NodeId;
+use crate::log_limit::LogLimit;
 
 /// Asks the member, which is made after the endpoint that asks.
 pub(super) struct Admission {
     member: Arc<OnceLock<Weak<Member>>>,
-    refusals: Mutex<Refusals>,
+    log_limit: LogLimit,
 }
 
 impl Admission {
     pub(super) fn new(member: Arc<OnceLock<Weak<Member>>>) -> Self {
-        Self { member, refusals: Mutex::default() }
+        Self { member, log_limit: LogLimit::default() }
     }
 
     fn member(&self) -> Option<Arc<Member>> {
@@ -39,8 +39,7 @@ impl PeerPolicy for Admission {
     }
 
     fn refused(&self, address: SocketAddr, why: &ConnectError) {
-        let line = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).note(Instant::now());
-        if let Some(unsaid) = line {
+        if let Some(unsaid) = self.log_limit.note(Instant::now()) {
             tracing::warn!(%address, %why, unsaid, "no connection with a peer");
         }
     }

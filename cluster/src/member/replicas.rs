@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use drystone_transport::Peers;
-use rand::RngCore as _;
+use rand::{Rng as _, RngCore as _};
 
 use super::Member;
 use super::groups::{ControlMachine, IndexMachine, group_of_shard};
@@ -74,7 +75,7 @@ pub(super) async fn start(
 ) -> Result<(), ReplicasError> {
     let mode = if member.record().founded { StartMode::Resume } else { StartMode::Create };
     let network = Arc::new(PeerNetwork::new(member, peers.clone()));
-    let starter = Starter { member, seams, network, mode, beat: Beat::new(tokio::time::Instant::now()) };
+    let starter = Starter { member, seams, network, mode, beat: own_beat(seams) };
     let control = starter.open(&member.config.state_dir.join("control"))?;
     stores.add(control.log_writer.clone());
     starter.start_control(&control).await?;
@@ -90,6 +91,12 @@ pub(super) async fn start(
         }
     }
     Ok(())
+}
+
+/// A beat at a phase of its own, so that nodes that start together do not stand for election together.
+fn own_beat(seams: &Seams) -> Beat {
+    let phase = seams.randomness.with(|rng| rng.random_range(0..1_000));
+    Beat::new(tokio::time::Instant::now() + Duration::from_millis(phase))
 }
 
 impl Starter<'_> {
