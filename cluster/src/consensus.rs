@@ -16,7 +16,6 @@
 mod address;
 mod balance;
 mod barrier;
-mod beat;
 mod codec;
 mod config;
 mod error;
@@ -40,7 +39,6 @@ mod transaction;
 mod view;
 
 pub use self::address::{addressee, snapshot_addressee};
-pub use self::beat::Beat;
 pub use self::config::{GroupConfig, StartMode, Timing};
 pub use self::error::{
     GroupFailure, HandleError, MembershipError, ProposeError, ReadError, StartError, TransferError, UnavailableReason,

@@ -1,6 +1,7 @@
 //! What is true and who holds it: topology, failure detector, consensus groups, control state, object index,
 //! placement and the object engine. The gateway sees only the nouns and the [`store::Store`] port.
 
+pub mod beat;
 pub mod codec;
 pub mod consensus;
 pub mod control;

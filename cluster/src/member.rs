@@ -35,6 +35,7 @@ use tokio::sync::mpsc;
 use self::admission::BodyMemory;
 use self::leaders::Leaders;
 use self::metrics::ClusterMetrics;
+use crate::beat::Beat;
 use crate::consensus::{Group, GroupId, ReplicaRole};
 use crate::detector::Detector;
 use crate::ids::{ClusterId, DriveId, NodeId, ReplicaId};
@@ -88,6 +89,7 @@ pub struct Member {
     state_dir: StateDir,
     record: Mutex<MemberRecord>,
     started_at: tokio::time::Instant,
+    beat: Beat,
     phase: readiness::Phase,
 }
 

@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::balance::Balance;
 use super::barrier::Barrier;
-use super::beat::Beat;
 use super::codec::{self, v1};
 use super::config::{GroupConfig, StartMode};
 use super::error::{
@@ -35,6 +34,7 @@ use super::snapshot;
 use super::status::{GroupStatus, ReplicaRole, named};
 use super::transaction::StateMachine;
 use super::view::{State, StateView};
+use crate::beat::Beat;
 use crate::kv::{Batch, Kv, LogWriter, Space};
 
 /// What a replica works with.

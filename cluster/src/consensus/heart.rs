@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver as _;
-use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::beat::Beat;
 use super::machine::Machine;
 use super::raft::Types;
+use crate::beat::Beat;
 
 /// Sends the heartbeats of one group while this replica leads it.
 pub(super) struct Heart {
@@ -31,7 +30,7 @@ impl Heart {
 
     async fn run_until_stopped(&self) {
         loop {
-            sleep_until(self.beat.after(Instant::now(), self.period)).await;
+            self.beat.wait(self.period).await;
             if self.is_leader() && self.raft.trigger().heartbeat().await.is_err() {
                 return;
             }

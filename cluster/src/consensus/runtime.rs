@@ -10,7 +10,7 @@ use futures_util::future::{Either, Ready, ready};
 use openraft::{AsyncRuntime, OptionalSend, TokioRuntime};
 use openraft_rt::deterministic_rng::DeterministicRng;
 
-use super::beat::Beat;
+use crate::beat::Beat;
 
 type Seeded = DeterministicRng<TokioRuntime>;
 type Instant = <Seeded as AsyncRuntime>::Instant;

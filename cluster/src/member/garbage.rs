@@ -15,7 +15,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Member;
@@ -79,13 +79,11 @@ impl GarbageWorker {
     }
 
     async fn work(&mut self, stop: &CancellationToken) {
-        let mut ticks = interval(ROUND_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                _ = ticks.tick() => {}
+                () = self.member.beat.wait(ROUND_INTERVAL) => {}
             }
             let round = async {
                 self.queue_abandoned().await;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use drystone_erasure::{DriveState, DriveStatus};
 use drystone_transport::{Class, Peers};
 use futures_util::future::join_all;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Member;
@@ -23,19 +23,12 @@ use crate::placement::{DriveCondition, Health};
 
 /// How often peers are probed.
 pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// An answer that takes longer counts as missed.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
+/// An answer that takes longer counts as missed. Less than the interval, so that a silent peer does not make it two.
+const ANSWER_DEADLINE: Duration = Duration::from_millis(900);
 
 /// Probes all peers until `stop`.
 pub(crate) async fn probe_peers(member: Arc<Member>, peers: Peers, stop: CancellationToken) {
-    let mut ticks = interval(HEARTBEAT_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
         let round = join_all(member.peer_nodes().into_iter().map(|node| probe(&member, &peers, node)));
         tokio::select! {
             biased;
@@ -43,6 +36,11 @@ pub(crate) async fn probe_peers(member: Arc<Member>, peers: Peers, stop: Cancell
             _ = round => {}
         }
         member.refresh_health();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = member.beat.wait(HEARTBEAT_INTERVAL) => {}
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Member;
@@ -19,6 +19,8 @@ use crate::placement::{EXTENT_LEN_MAX, Want, place};
 
 /// How often the question is asked.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// While it is not ready, so that it does not stay away for longer than it must.
+const PROBE_INTERVAL_UNREADY: Duration = Duration::from_millis(200);
 /// A control group that does not confirm a read by then is not reachable.
 const CONTROL_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -75,24 +77,27 @@ impl Phase {
 
 /// Asks again and again until `stop`.
 pub(super) async fn watch_readiness(member: Arc<Member>, groups: GroupClient, stop: CancellationToken) {
-    let mut ticks = interval(PROBE_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut was_ready = false;
     loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
         let answer = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             answer = ask(&member, &groups) => answer,
         };
+        let interval = if answer.is_ok() { PROBE_INTERVAL } else { PROBE_INTERVAL_UNREADY };
         if member.phase.set(answer.clone()) {
             match answer {
                 Ok(()) => tracing::info!("ready"),
+                // Until the first elections are over this is how every start looks.
+                Err(reason) if !was_ready => tracing::info!(%reason, "not ready yet"),
                 Err(reason) => tracing::warn!(%reason, "not ready"),
             }
+        }
+        was_ready |= interval == PROBE_INTERVAL;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = member.beat.wait(interval) => {}
         }
     }
 }

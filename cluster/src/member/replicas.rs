@@ -4,18 +4,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use drystone_transport::Peers;
-use rand::{Rng as _, RngCore as _};
+use rand::RngCore as _;
 
 use super::Member;
 use super::groups::{ControlMachine, IndexMachine, group_of_shard};
 use super::network::PeerNetwork;
 use super::seams::Seams;
 use crate::consensus::{
-    Beat, ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, MemberRole, Members, StartError, StartMode,
-    StateMachine,
+    ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, MemberRole, Members, StartError, StartMode, StateMachine,
 };
 use crate::ids::{DriveId, ReplicaId};
 use crate::kv::{Kv, KvError, LogWriter};
@@ -63,7 +61,6 @@ struct Starter<'a> {
     seams: &'a Seams,
     network: Arc<dyn ConsensusNetwork>,
     mode: StartMode,
-    beat: Beat,
 }
 
 /// Starts every replica the topology gives to this node.
@@ -74,8 +71,7 @@ pub(super) async fn start(
     stores: &Stores,
 ) -> Result<(), ReplicasError> {
     let mode = if member.record().founded { StartMode::Resume } else { StartMode::Create };
-    let network = Arc::new(PeerNetwork::new(member, peers.clone()));
-    let starter = Starter { member, seams, network, mode, beat: own_beat(seams) };
+    let starter = Starter { member, seams, network: Arc::new(PeerNetwork::new(member, peers.clone())), mode };
     let control = starter.open(&member.config.state_dir.join("control"))?;
     stores.add(control.log_writer.clone());
     starter.start_control(&control).await?;
@@ -91,12 +87,6 @@ pub(super) async fn start(
         }
     }
     Ok(())
-}
-
-/// A beat at a phase of its own, so that nodes that start together do not stand for election together.
-fn own_beat(seams: &Seams) -> Beat {
-    let phase = seams.randomness.with(|rng| rng.random_range(0..1_000));
-    Beat::new(tokio::time::Instant::now() + Duration::from_millis(phase))
 }
 
 impl Starter<'_> {
@@ -167,7 +157,7 @@ impl Starter<'_> {
             state_machine,
             network: Arc::clone(&self.network),
             rng_seed: self.seams.randomness.with(|rng| rng.next_u64()),
-            beat: self.beat,
+            beat: self.member.beat,
         };
         Group::start(config, parts).await
     }

@@ -34,6 +34,7 @@ use super::seams::{Seams, TransportClock};
 use super::service::PeerService;
 use super::state_dir::{MemberRecord, StateDir, StateDirError};
 use super::{Member, MemberConfig, NotReady, replicas};
+use crate::beat::Beat;
 use crate::consensus::ReplicaRole;
 use crate::detector::{Detector, DetectorConfig};
 use crate::engine::{ChunkClient, ClusterStore, GroupClient, finish_interrupted_deletions};
@@ -249,6 +250,8 @@ struct NewMember<'a> {
 fn new_member(new: NewMember<'_>) -> Member {
     let mut detector = Detector::new(DetectorConfig::default());
     let node = new.identity.node();
+    let started_at = tokio::time::Instant::now();
+    let phase_ms = new.seams.randomness.with(|rng| rng.next_u64() % 60_000);
     detector.track(new.topology.nodes.keys().copied().filter(|peer| *peer != node), Duration::ZERO);
     Member {
         body_memory: BodyMemory::new(new.config.inflight_bytes_max, new.metrics.inflight_bytes.clone()),
@@ -273,7 +276,8 @@ fn new_member(new: NewMember<'_>) -> Member {
         abandoned: new.abandoned,
         state_dir: new.state_dir,
         record: Mutex::new(new.record),
-        started_at: tokio::time::Instant::now(),
+        started_at,
+        beat: Beat::new(started_at, Duration::from_millis(phase_ms)),
         phase: Phase::starting("waiting for peers"),
     }
 }

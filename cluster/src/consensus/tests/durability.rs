@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::harness::{
     CountingMap, GROUP, Hub, TestCluster, is_refused, kv_of, node_id, parse, replica, voters, within,
 };
+use crate::beat::Beat;
 use crate::consensus::{
-    Beat, CommandId, Group, GroupConfig, GroupFailure, GroupParts, ProposeError, ReplicaRole, StartError, StartMode,
+    CommandId, Group, GroupConfig, GroupFailure, GroupParts, ProposeError, ReplicaRole, StartError, StartMode,
 };
 use crate::kv::{CrashLoss, Executor, FjallConfig, FjallKv, Kv, KvError, LogWriter};
 
@@ -202,7 +203,7 @@ async fn start_on_drive(path: &std::path::Path, mode: StartMode) -> (Group, LogW
         state_machine: Arc::new(CountingMap),
         network: Hub::default().port(node_id(0)),
         rng_seed: 1,
-        beat: Beat::new(Instant::now()),
+        beat: Beat::new(Instant::now(), std::time::Duration::ZERO),
     };
     let group = Group::start(GroupConfig::new(GROUP, replica(0), voters(1), mode), parts).await.unwrap();
     group.wait_leader(within(20)).await.unwrap();

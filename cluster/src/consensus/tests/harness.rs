@@ -11,10 +11,10 @@ use drystone_certs::NodeId;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::beat::Beat;
 use crate::consensus::{
-    Beat, BoxFuture, CommandId, ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, MemberRole, Members,
-    NetworkError, Position, ProposeError, ReadError, ReplicaId, ReplicaRole, StartError, StartMode, StateMachine,
-    Transaction,
+    BoxFuture, CommandId, ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, MemberRole, Members, NetworkError,
+    Position, ProposeError, ReadError, ReplicaId, ReplicaRole, StartError, StartMode, StateMachine, Transaction,
 };
 use crate::kv::{CrashLoss, Executor, KeyRange, Kv, LogWriter, MemoryKv};
 
@@ -274,7 +274,7 @@ impl TestCluster {
             state_machine: Arc::new(CountingMap),
             network: Arc::clone(&port) as Arc<dyn ConsensusNetwork>,
             rng_seed: self.seed * 1000 + u64::try_from(index).unwrap(),
-            beat: Beat::new(Instant::now()),
+            beat: Beat::new(Instant::now(), Duration::ZERO),
         };
         let group = Group::start(config, parts).await?;
         self.hub.plug(&port, GROUP, group.clone());

@@ -10,9 +10,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::harness::{CountingMap, GROUP, node_id, parse, replica, within};
+use crate::beat::Beat;
 use crate::consensus::{
-    Beat, BoxFuture, CommandId, ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, HandleError, MemberRole,
-    Members, NetworkError, ReplicaId, StartMode, addressee,
+    BoxFuture, CommandId, ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, HandleError, MemberRole, Members,
+    NetworkError, ReplicaId, StartMode, addressee,
 };
 use crate::kv::{Executor, LogWriter, MemoryKv};
 
@@ -64,7 +65,7 @@ async fn replicas_of_a_group_on_one_node_agree_and_refuse_each_others_messages()
             state_machine: Arc::new(CountingMap),
             network: Arc::<OneNode>::clone(&node),
             rng_seed: u64::try_from(index).unwrap(),
-            beat: Beat::new(Instant::now()),
+            beat: Beat::new(Instant::now(), Duration::ZERO),
         };
         let group = Group::start(config, parts).await.unwrap();
         node.groups.lock().unwrap().insert(replica(index), group.clone());

@@ -10,9 +10,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::harness::{CountingMap, Hub, node_id, replica, voters, within};
-use crate::consensus::{
-    Beat, CommandId, ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, ReplicaRole, StartMode,
-};
+use crate::beat::Beat;
+use crate::consensus::{CommandId, ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, ReplicaRole, StartMode};
 use crate::kv::{Executor, FjallConfig, FjallKv, Kv, LogWriter, MemoryKv};
 
 const NODES: usize = 3;
@@ -59,7 +58,7 @@ async fn start_on(group_count: u16, open: fn(&Path) -> Arc<dyn Kv>) -> Bench {
                 state_machine: Arc::new(CountingMap),
                 network: Arc::clone(&port) as Arc<dyn ConsensusNetwork>,
                 rng_seed: u64::from(number) * 100 + u64::try_from(node).unwrap(),
-                beat: Beat::new(Instant::now()),
+                beat: Beat::new(Instant::now(), Duration::ZERO),
             };
             let group = Group::start(config, parts).await.unwrap();
             hub.plug(&port, id, group.clone());

@@ -8,7 +8,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use tokio::time::Instant;
 
 use super::harness::{CountingMap, GROUP};
-use crate::consensus::beat::Beat;
+use crate::beat::Beat;
 use crate::consensus::log::Log;
 use crate::consensus::machine::{Applied, Machine};
 use crate::consensus::raft::Types;
@@ -33,6 +33,6 @@ impl StoreBuilder<Types, Log, Machine, ()> for Builder {
 
 #[tokio::test(start_paused = true)]
 async fn our_storage_passes_the_suite_of_the_library() {
-    let ticks = Ticks { beat: Beat::new(Instant::now()), period: Duration::from_millis(100) };
+    let ticks = Ticks { beat: Beat::new(Instant::now(), Duration::ZERO), period: Duration::from_millis(100) };
     GroupRuntime::scope(1, ticks, Suite::<Types, Log, Machine, Builder, ()>::test_all(Builder)).await.unwrap();
 }
