@@ -66,7 +66,6 @@ impl AsciiChart {
 
     /// Adds nothing.
     #[must_use]
-    #[expect(clippy::should_implement_trait, reason = "the name is the other crate's")]
     pub fn add<T>(self, _name: &str, _histogram: Histogram<T>) -> Self {
         self
     }
