@@ -29,7 +29,7 @@ use crate::store::{
     UploadQuery,
 };
 
-pub use self::access::{AccessKeySummary, seal_access_key};
+pub use self::access::{AccessKeySummary, KeyDeletion, seal_access_key};
 pub(crate) use self::buckets::finish_interrupted_deletions;
 pub(crate) use self::chunk_client::ChunkClient;
 pub(crate) use self::control_client::ControlClient;

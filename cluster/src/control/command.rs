@@ -118,6 +118,10 @@ pub enum ControlAnswer {
     },
     /// The command carries a bucket name that is none; nothing changed.
     Invalid,
+    /// There is another access key of that id.
+    AccessKeyExists,
+    /// It is the only access key: without one nobody could make another.
+    LastAccessKey,
 }
 
 /// Whether a bucket can be used.
@@ -212,6 +216,8 @@ mod tests {
         }
         let answer = ControlAnswer::InstanceMismatch { remembered: instance };
         assert_eq!(hex::encode(answer.encode()), "010a08080808080808080808080808080808");
+        assert_eq!(hex::encode(ControlAnswer::AccessKeyExists.encode()), "010c");
+        assert_eq!(hex::encode(ControlAnswer::LastAccessKey.encode()), "010d");
     }
 
     proptest! {

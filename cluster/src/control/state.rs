@@ -63,7 +63,7 @@ fn answer(state: &mut dyn StateWrite, command: ControlCommand) -> Result<Control
         ControlCommand::BeginBucketDeletion { name, id } => begin_deletion(state, &name, id),
         ControlCommand::CancelBucketDeletion { name, id } => cancel_deletion(state, &name, id),
         ControlCommand::FinishBucketDeletion { name, id } => finish_deletion(state, &name, id),
-        ControlCommand::PutAccessKey { id, record } => Ok(put_access_key(state, &id, &record)),
+        ControlCommand::PutAccessKey { id, record } => put_access_key(state, &id, &record),
         ControlCommand::DeleteAccessKey { id } => delete_access_key(state, &id),
         ControlCommand::PutTopology { expected_epoch, topology } => put_topology(state, expected_epoch, &topology),
         ControlCommand::RememberInstance { node, instance } => remember_instance(state, node, instance),
@@ -127,9 +127,12 @@ fn deleting(state: &dyn StateRead, name: &BucketName, id: BucketId) -> Result<Op
     Ok(record.filter(|record| record.id == id && record.phase == BucketPhase::Deleting))
 }
 
-fn put_access_key(state: &mut dyn StateWrite, id: &str, record: &AccessKeyRecord) -> ControlAnswer {
-    put_record(state, table_key(ACCESS_KEYS, id.as_bytes()), record);
-    ControlAnswer::Done
+fn put_access_key(state: &mut dyn StateWrite, id: &str, record: &AccessKeyRecord) -> Result<ControlAnswer, StateError> {
+    match query::access_key(state, id)? {
+        Some(current) if current != *record => return Ok(ControlAnswer::AccessKeyExists),
+        _ => put_record(state, table_key(ACCESS_KEYS, id.as_bytes()), record),
+    }
+    Ok(ControlAnswer::Done)
 }
 
 fn install_first_key(
@@ -141,13 +144,16 @@ fn install_first_key(
         return Ok(ControlAnswer::Done);
     }
     state.put(vec![FIRST_KEY], id.as_bytes().to_vec());
-    Ok(put_access_key(state, id, record))
+    put_access_key(state, id, record)
 }
 
 fn delete_access_key(state: &mut dyn StateWrite, id: &str) -> Result<ControlAnswer, StateError> {
     let key = table_key(ACCESS_KEYS, id.as_bytes());
     if state.get(&key)?.is_none() {
         return Ok(ControlAnswer::NoSuchAccessKey);
+    }
+    if query::access_key_count(state)? == 1 {
+        return Ok(ControlAnswer::LastAccessKey);
     }
     state.delete(key);
     Ok(ControlAnswer::Done)
@@ -294,11 +300,14 @@ mod tests {
     fn access_keys_come_and_go() {
         let mut state = MemoryState::new();
         let record = |note: &str| AccessKeyRecord { sealed: Blob::default(), created_ms: 1, note: note.to_owned() };
-        for (id, note) in [("B", "old"), ("A", "other"), ("B", "new")] {
+        let (done, exists) = (ControlAnswer::Done, ControlAnswer::AccessKeyExists);
+        for (id, note, answer) in
+            [("B", "old", &done), ("A", "other", &done), ("B", "old", &done), ("B", "new", &exists)]
+        {
             let put = ControlCommand::PutAccessKey { id: id.to_owned(), record: record(note) };
-            assert_eq!(run(&mut state, &put), ControlAnswer::Done);
+            assert_eq!(run(&mut state, &put), *answer);
         }
-        assert_eq!(query::access_key(&state, "B").unwrap(), Some(record("new")));
+        assert_eq!(query::access_key(&state, "B").unwrap(), Some(record("old")));
         assert_eq!(query::access_key_count(&state).unwrap(), 2);
         let ids: Vec<String> = query::access_keys(&state).unwrap().into_iter().map(|(id, _)| id).collect();
         assert_eq!(ids, ["A", "B"]);
@@ -306,6 +315,9 @@ mod tests {
         assert_eq!(run(&mut state, &delete), ControlAnswer::Done);
         assert_eq!(run(&mut state, &delete), ControlAnswer::NoSuchAccessKey);
         assert_eq!(query::access_key(&state, "B").unwrap(), None);
+        let last = ControlCommand::DeleteAccessKey { id: "A".to_owned() };
+        assert_eq!(run(&mut state, &last), ControlAnswer::LastAccessKey);
+        assert_eq!(query::access_key(&state, "A").unwrap(), Some(record("other")));
     }
 
     #[test]
@@ -319,10 +331,13 @@ mod tests {
         assert_eq!(run(&mut state, &install("A", "again")), ControlAnswer::Done);
         assert_eq!(run(&mut state, &install("B", "another")), ControlAnswer::Done);
         assert_eq!(state, installed);
+        let put = ControlCommand::PutAccessKey { id: "C".to_owned(), record: record("second") };
+        assert_eq!(run(&mut state, &put), ControlAnswer::Done);
         let delete = ControlCommand::DeleteAccessKey { id: "A".to_owned() };
         assert_eq!(run(&mut state, &delete), ControlAnswer::Done);
         assert_eq!(run(&mut state, &install("A", "first")), ControlAnswer::Done);
-        assert_eq!(query::access_keys(&state).unwrap(), []);
+        let ids: Vec<String> = query::access_keys(&state).unwrap().into_iter().map(|(id, _)| id).collect();
+        assert_eq!(ids, ["C"]);
     }
 
     #[test]

@@ -39,6 +39,17 @@ pub struct AccessKeySummary {
     pub note: String,
 }
 
+/// What became of an access key that was to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyDeletion {
+    /// It is gone.
+    Deleted,
+    /// There was none.
+    NoSuchKey,
+    /// It is the only one, and stays: without a key nobody could make another.
+    LastKey,
+}
+
 impl Engine {
     pub(super) async fn access_key(&self, id: &str) -> Result<Option<AccessKey>, StoreError> {
         let Some(record) = self.control.access_key(id).await? else { return Ok(None) };
@@ -53,19 +64,20 @@ impl Engine {
         Ok(self.member.has_local_access_key() || !self.control.access_keys().await?.is_empty())
     }
 
-    pub(super) async fn put_access_key(&self, key: &AccessKey, note: String) -> Result<(), StoreError> {
+    pub(super) async fn put_access_key(&self, key: &AccessKey, note: String) -> Result<bool, StoreError> {
         let record = AccessKeyRecord { sealed: self.seal(key)?, created_ms: self.member.now_ms(), note };
         match self.control.propose(&ControlCommand::PutAccessKey { id: key.id.clone(), record }).await? {
-            ControlAnswer::Done => Ok(()),
+            ControlAnswer::Done => Ok(true),
+            ControlAnswer::AccessKeyExists => Ok(false),
             other => Err(unexpected(&other)),
         }
     }
 
-    /// Whether there was such a key.
-    pub(super) async fn delete_access_key(&self, id: &str) -> Result<bool, StoreError> {
+    pub(super) async fn delete_access_key(&self, id: &str) -> Result<KeyDeletion, StoreError> {
         match self.control.propose(&ControlCommand::DeleteAccessKey { id: id.to_owned() }).await? {
-            ControlAnswer::Done => Ok(true),
-            ControlAnswer::NoSuchAccessKey => Ok(false),
+            ControlAnswer::Done => Ok(KeyDeletion::Deleted),
+            ControlAnswer::NoSuchAccessKey => Ok(KeyDeletion::NoSuchKey),
+            ControlAnswer::LastAccessKey => Ok(KeyDeletion::LastKey),
             other => Err(unexpected(&other)),
         }
     }
@@ -87,19 +99,19 @@ pub(super) fn unexpected(answer: &impl std::fmt::Debug) -> StoreError {
 }
 
 impl ClusterStore {
-    /// Stores an access key: valid on every node at once, durable on return. A key of that id is replaced.
+    /// Stores an access key, valid on every node at once and durable on return; false if there is one of that id.
     ///
     /// # Errors
     /// Below quorum, [`StoreError::Unavailable`].
-    pub async fn put_access_key(&self, key: &AccessKey, note: String) -> Result<(), StoreError> {
+    pub async fn put_access_key(&self, key: &AccessKey, note: String) -> Result<bool, StoreError> {
         self.0.put_access_key(key, note).await
     }
 
-    /// Removes an access key; whether there was one. A node that lags may accept it for as long as it lags.
+    /// Removes an access key, unless it is the only one. A node that lags may accept it for as long as it lags.
     ///
     /// # Errors
     /// Below quorum, [`StoreError::Unavailable`].
-    pub async fn delete_access_key(&self, id: &str) -> Result<bool, StoreError> {
+    pub async fn delete_access_key(&self, id: &str) -> Result<KeyDeletion, StoreError> {
         self.0.delete_access_key(id).await
     }
 

@@ -99,6 +99,9 @@ pub enum AdminError {
     /// A key of that name exists.
     #[error("there is an access key {0} already")]
     KeyExists(String),
+    /// The key is the only one.
+    #[error("{0} is the only access key, and without one nobody could make another: make another first")]
+    LastKey(String),
     /// The request is malformed.
     #[error("{reason}")]
     Invalid {
@@ -120,6 +123,7 @@ impl AdminError {
             Self::Unauthenticated { .. } => (StatusCode::FORBIDDEN, "Unauthenticated"),
             Self::NoSuchKey(_) => (StatusCode::NOT_FOUND, "NoSuchKey"),
             Self::KeyExists(_) => (StatusCode::CONFLICT, "KeyExists"),
+            Self::LastKey(_) => (StatusCode::CONFLICT, "LastKey"),
             Self::Invalid { .. } => (StatusCode::BAD_REQUEST, "Invalid"),
             Self::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Unavailable"),
         }

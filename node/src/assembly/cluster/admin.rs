@@ -1,8 +1,8 @@
 //! Access keys for operators, on the cluster.
 
 use bytes::Bytes;
-use drystone_cluster::engine::ClusterStore;
-use drystone_cluster::store::{AccessKey, Store as _, StoreError};
+use drystone_cluster::engine::{ClusterStore, KeyDeletion};
+use drystone_cluster::store::{AccessKey, StoreError};
 use drystone_s3gw::Gateway;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
@@ -30,12 +30,12 @@ impl ClusterAdmin {
             access_key: key.access_key.unwrap_or(access_key),
             secret_key: key.secret_key.unwrap_or(secret_key),
         };
-        if self.store.access_key(&created.access_key).await.map_err(admin_error)?.is_some() {
-            return Err(AdminError::KeyExists(created.access_key));
-        }
         let stored = AccessKey { id: created.access_key.clone(), secret: created.secret_key.clone() };
-        self.store.put_access_key(&stored, key.note).await.map_err(admin_error)?;
-        Ok(created)
+        if self.store.put_access_key(&stored, key.note).await.map_err(admin_error)? {
+            Ok(created)
+        } else {
+            Err(AdminError::KeyExists(created.access_key))
+        }
     }
 
     async fn list(&self) -> Result<Vec<AccessKeySummary>, AdminError> {
@@ -46,10 +46,10 @@ impl ClusterAdmin {
     }
 
     async fn delete(&self, id: &str) -> Result<(), AdminError> {
-        if self.store.delete_access_key(id).await.map_err(admin_error)? {
-            Ok(())
-        } else {
-            Err(AdminError::NoSuchKey(id.to_owned()))
+        match self.store.delete_access_key(id).await.map_err(admin_error)? {
+            KeyDeletion::Deleted => Ok(()),
+            KeyDeletion::NoSuchKey => Err(AdminError::NoSuchKey(id.to_owned())),
+            KeyDeletion::LastKey => Err(AdminError::LastKey(id.to_owned())),
         }
     }
 }
