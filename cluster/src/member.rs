@@ -25,6 +25,7 @@ mod state_dir;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
@@ -69,6 +70,7 @@ pub struct Member {
     randomness: Randomness,
     topology: ArcSwap<Topology>,
     health: ArcSwap<Health>,
+    is_full: AtomicBool,
     detector: Mutex<Detector>,
     reports: RwLock<BTreeMap<DriveId, DriveReport>>,
     peer_epochs: RwLock<BTreeMap<NodeId, u64>>,

@@ -128,6 +128,12 @@ pub fn place(topology: &Topology, health: &Health, want: &Want<'_>) -> Result<Pl
     Ok(Placement { scheme: Scheme { data, parity: topology.tolerated }, drives })
 }
 
+/// Whether enough domains are up, but too few of them have space left for even a byte.
+pub fn is_full(topology: &Topology, health: &Health) -> bool {
+    let want = Want { extent: ExtentId::from_bytes([0; 16]), len: 1, exclude: &[], local: None };
+    place(topology, health, &want) == Err(Refusal::Full)
+}
+
 /// Chooses another drive for the chunk of `slot` of an extent that lies, or is being put, on `drives`. The new drive's
 /// domain holds none of the other chunks; the old drive and `want.exclude` are not considered.
 ///
@@ -309,8 +315,12 @@ mod tests {
         fail_node(&mut health, &topology, 0, DriveCondition::Full);
         fail_node(&mut health, &topology, 1, DriveCondition::Up { free_bytes: 10, weight_percent: 100 });
         assert_eq!(place(&topology, &health, &want(1, EXTENT_LEN_MAX)), Err(Refusal::Full));
+        assert!(!is_full(&topology, &health), "ten bytes are room for one");
+        fail_node(&mut health, &topology, 1, DriveCondition::Full);
+        assert!(is_full(&topology, &health));
         fail_node(&mut health, &topology, 0, DriveCondition::Failed);
         fail_node(&mut health, &topology, 1, DriveCondition::Draining);
+        assert!(!is_full(&topology, &health), "too few domains is not full");
         let refused = place(&topology, &health, &want(1, EXTENT_LEN_MAX));
         assert_eq!(refused, Err(Refusal::TooFewDomains { up: 1, needed: 2 }));
     }

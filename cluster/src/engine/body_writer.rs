@@ -36,10 +36,17 @@ pub(crate) async fn take_body<B: Body>(
     owner: &Owner,
     body: B,
 ) -> Result<Taken, StoreError> {
-    if body.len() <= INLINE_LEN_MAX { take_inline(body).await } else { take_extents(member, writer, owner, body).await }
+    if body.len() <= INLINE_LEN_MAX {
+        take_inline(member, body).await
+    } else {
+        take_extents(member, writer, owner, body).await
+    }
 }
 
-async fn take_inline<B: Body>(mut body: B) -> Result<Taken, StoreError> {
+async fn take_inline<B: Body>(member: &Member, mut body: B) -> Result<Taken, StoreError> {
+    if member.is_full() {
+        return Err(StoreError::Full);
+    }
     let declared = body.len();
     let mut bytes = BytesMut::new();
     while let Some(piece) = body.chunk().await? {

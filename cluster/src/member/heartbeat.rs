@@ -2,6 +2,7 @@
 //! back feeds the failure detector and, through it, where new chunks may go.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::consensus::{Group, GroupId, ReplicaRole};
 use crate::detector::{Detector, PeerState, Transition};
 use crate::ids::NodeId;
 use crate::peer::{DriveReport, Heartbeat, Method};
-use crate::placement::{DriveCondition, Health};
+use crate::placement::{DriveCondition, Health, is_full};
 
 /// How often peers are probed.
 pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
@@ -144,7 +145,14 @@ impl Member {
                 health.set(*drive, condition(peer, report));
             }
         }
+        self.is_full.store(is_full(&self.topology(), &health), Ordering::Relaxed);
         self.health.store(Arc::new(health));
+    }
+
+    /// Whether the drives take no more writes: then nothing but deletes and healing may fill them, and the index, which
+    /// shares their file systems, takes no bodies either. At most a second old.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
     }
 }
 

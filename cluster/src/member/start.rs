@@ -3,6 +3,7 @@
 //! Start: state directory → drives → endpoint (peers can reach us) → the first-start round with the founding peers →
 //! replicas → background workers. Stop is the same list backwards, with leaderships handed over first.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -261,6 +262,7 @@ fn new_member(new: NewMember<'_>) -> Member {
         randomness: new.seams.randomness.clone(),
         topology: ArcSwap::from_pointee(new.topology),
         health: ArcSwap::from_pointee(Health::default()),
+        is_full: AtomicBool::new(false),
         detector: Mutex::new(detector),
         reports: RwLock::default(),
         peer_epochs: RwLock::default(),
