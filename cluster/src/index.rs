@@ -14,6 +14,7 @@ mod keys;
 pub mod listing;
 /// Listings of a bucket out of those of its shards.
 pub mod merge;
+mod object;
 /// Reads of a shard's state.
 pub mod query;
 pub(crate) mod raw;

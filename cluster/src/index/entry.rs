@@ -8,6 +8,7 @@ use bincode::enc::Encoder;
 use bincode::error::{DecodeError as BincodeDecodeError, EncodeError};
 use bincode::{Decode, Encode};
 
+use super::object;
 use crate::codec::{Blob, DecodeError};
 use crate::ids::{DriveId, ExtentId, Scheme, UploadId, VersionId};
 use crate::state::{FORMAT_V1, decode_record, encode_record};
@@ -158,14 +159,14 @@ impl EntryHead {
         <Self as Decode<C>>::decode(decoder)
     }
 
-    /// Decodes the head of an encoded entry and ignores the rest.
+    /// Decodes the head of an encoded entry and ignores the rest, which may be cut.
     ///
     /// # Errors
     /// What is wrong with the bytes. Never panics, whatever they are.
     pub fn decode(entry: &[u8]) -> Result<Self, DecodeError> {
         let malformed = |cause: String| DecodeError::Malformed { what: "entry head", cause };
         let (version, body) = entry.split_first().ok_or_else(|| malformed("empty".to_owned()))?;
-        if *version != FORMAT_V1 {
+        if ![FORMAT_V1, object::CUT].contains(version) {
             return Err(malformed(format!("unknown version {version}")));
         }
         let config = bincode::config::standard().with_limit::<HEAD_LEN_MAX>();

@@ -11,6 +11,7 @@
 //! | 7 | bucket | seal |
 //! | 8 | – | next garbage sequence |
 //! | 9 | extent · slot · drive | a stray chunk waits to be cleared |
+//! | 10 | bucket u64 · escaped key | body of the current object, where it lies apart from its entry |
 //!
 //! Integers are big-endian. A key is escaped so that byte order is key order whatever follows it: `00` becomes
 //! `00 ff`, and `00 00` ends it.
@@ -27,6 +28,7 @@ const USAGE: u8 = 6;
 const SEALS: u8 = 7;
 const GARBAGE_NEXT: u8 = 8;
 const STRAYS: u8 = 9;
+const BODIES: u8 = 10;
 
 const BUCKET_END: usize = 9;
 const TERMINATOR: [u8; 2] = [0, 0];
@@ -59,6 +61,10 @@ pub(super) fn key_prefix(table: u8, bucket: BucketId, key: &str) -> Vec<u8> {
 
 pub(super) fn object_key(bucket: BucketId, key: &str) -> Vec<u8> {
     key_prefix(OBJECTS, bucket, key)
+}
+
+pub(super) fn body_key(bucket: BucketId, key: &str) -> Vec<u8> {
+    key_prefix(BODIES, bucket, key)
 }
 
 pub(super) fn upload_key(bucket: BucketId, key: &str, upload: UploadId) -> Vec<u8> {
@@ -184,6 +190,7 @@ mod tests {
         assert_eq!(hex::encode(garbage_next_key()), "08");
         let stray = stray_key(ExtentId::from_bytes([1; 16]), 2, DriveId::from_bytes([3; 8]));
         assert_eq!(hex::encode(stray), format!("09{}02{}", "01".repeat(16), "03".repeat(8)));
+        assert_eq!(hex::encode(body_key(bucket, "a")), "0a0000000000000102610000");
     }
 
     proptest! {

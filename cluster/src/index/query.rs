@@ -5,7 +5,7 @@ use std::ops::{ControlFlow, Range};
 
 use super::command::{BucketStatus, PartAddress};
 use super::entry::{BucketUsage, Content, ExtentRecord, GarbageRecord, ObjectEntry, PartRecord, UploadRecord};
-use super::keys;
+use super::{keys, object};
 use crate::codec::DecodeError;
 use crate::ids::{BucketId, DriveId, ExtentId, UploadId, VersionId};
 use crate::state::{StateError, StateRead, decode_stored, prefix_end, read_record, scan_records};
@@ -16,7 +16,8 @@ use crate::store::{Key, PartSummary};
 /// # Errors
 /// The state cannot be read; so for all queries here.
 pub fn object(state: &dyn StateRead, bucket: BucketId, key: &str) -> Result<Option<ObjectEntry>, StateError> {
-    read_record(state, &keys::object_key(bucket, key))
+    let record = object::read(state, bucket, key)?;
+    record.map(|record| decode_stored(&keys::object_key(bucket, key), &record)).transpose()
 }
 
 /// A part of an upload, open or completed.
@@ -293,6 +294,9 @@ fn walked(table: u8, raw: &[u8], value: &[u8]) -> Result<Option<Walked>, StateEr
     };
     let (bucket, key, rest) = keys::parse(raw).ok_or_else(damaged)?;
     let key = Key::new(key).map_err(|_| damaged())?;
+    if value.first() == Some(&object::CUT) {
+        return Ok(None);
+    }
     let (version, part, content) = if table == keys::OBJECTS {
         let entry: ObjectEntry = decode_stored(raw, value)?;
         (entry.version, None, entry.content)

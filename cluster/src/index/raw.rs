@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::keys;
+use super::{keys, object};
 use crate::ids::{BucketId, UploadId};
 use crate::state::{StateError, StateRead, prefix_end};
 
@@ -12,8 +12,8 @@ use crate::state::{StateError, StateRead, prefix_end};
 ///
 /// # Errors
 /// [`StateError::Storage`].
-pub(crate) fn object(state: &dyn StateRead, bucket: BucketId, key: &str) -> Result<Option<Bytes>, StateError> {
-    state.get(&keys::object_key(bucket, key))
+pub(crate) fn entry(state: &dyn StateRead, bucket: BucketId, key: &str) -> Result<Option<Bytes>, StateError> {
+    object::read(state, bucket, key)
 }
 
 /// The record of an open upload.

@@ -110,7 +110,7 @@ impl Member {
 
 fn answer_query(state: &ViewState, query: &ShardQuery) -> Result<ShardReply, StateError> {
     let (bucket, record) = match query {
-        ShardQuery::Object { bucket, key } => (*bucket, raw::object(state, *bucket, key.as_str())?),
+        ShardQuery::Object { bucket, key } => (*bucket, raw::entry(state, *bucket, key.as_str())?),
         ShardQuery::Upload { bucket, key, upload } => (*bucket, raw::upload(state, *bucket, key.as_str(), *upload)?),
         ShardQuery::Parts { bucket, key, upload, after, limit } => {
             let records = raw::parts(state, *bucket, key.as_str(), *upload, *after, *limit as usize)?;

@@ -7,7 +7,7 @@
 use crate::ids::{DriveId, ExtentId};
 use crate::index::command::{IndexAnswer, IndexCommand, MoveOutcome};
 use crate::index::entry::{Content, ExtentRecord, GarbageExtent, GarbageRecord};
-use crate::index::{keys, query};
+use crate::index::{keys, object, query};
 use crate::state::{StateError, StateWrite, put_record, read_record};
 
 /// Extents in one garbage record, which bounds its size to some 30 KiB.
@@ -117,7 +117,7 @@ pub(super) fn move_chunk(state: &mut dyn StateWrite, command: IndexCommand) -> R
             Some(mut entry) => {
                 let outcome = plan(state, &mut entry.content, extent, slot, from, to)?;
                 if outcome == MoveOutcome::Moved {
-                    state.put(keys::object_key(bucket, key.as_str()), entry.encode());
+                    object::put(state, bucket, key.as_str(), &entry, None);
                 }
                 outcome
             }

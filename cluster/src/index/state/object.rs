@@ -5,7 +5,7 @@ use super::{bucket, count, is_writable};
 use crate::ids::BucketId;
 use crate::index::command::{FailedCondition, IndexAnswer, IndexCommand, PutAnswer};
 use crate::index::entry::{Content, ObjectEntry, PartRecord};
-use crate::index::{keys, query};
+use crate::index::{keys, object, query};
 use crate::state::{StateError, StateWrite, read_record};
 use crate::store::{Condition, ETag, EntityTag, Key};
 
@@ -47,7 +47,7 @@ pub(super) fn delete(
         return Ok(failed);
     }
     let Some(current) = current else { return Ok(IndexAnswer::Deleted { existed: false }) };
-    state.delete(keys::object_key(bucket, key.as_str()));
+    object::delete(state, bucket, key.as_str(), &current);
     count(state, bucket, |usage| {
         usage.object_count = usage.object_count.saturating_sub(1);
         usage.bytes = usage.bytes.saturating_sub(current.len);
@@ -120,7 +120,7 @@ pub(super) fn replace(
         usage.bytes = usage.bytes.saturating_sub(current.as_ref().map_or(0, |current| current.len));
         usage.bytes = usage.bytes.saturating_add(entry.len);
     })?;
-    state.put(keys::object_key(bucket, key.as_str()), entry.encode());
+    object::put(state, bucket, key.as_str(), entry, current.as_ref());
     current.map_or(Ok(()), |current| drop_content(state, bucket, key, &current.content, now_ms))
 }
 
