@@ -6,6 +6,7 @@
 
 mod admin;
 mod connection;
+mod expectation;
 mod front;
 mod listener;
 mod metrics;

@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
 
+use super::expectation::Expectation;
 use super::{BoxBody, Service};
 
 /// The two sides behind the port. Cheap to clone.
@@ -26,7 +27,10 @@ impl Front {
 
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<BoxBody> {
         if !is_operator(&request, &self.domains) {
-            return self.s3.serve(request).await;
+            let expectation = Expectation::of(&request);
+            let mut answer = self.s3.serve(request).await;
+            expectation.settle(&mut answer);
+            return answer;
         }
         match hyper::service::Service::call(&self.operator, request).await {
             Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
