@@ -18,6 +18,7 @@ pub trait WallClock: Send + Sync + 'static {
 pub struct SystemClock;
 
 impl WallClock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the seam")]
     fn now_ms(&self) -> u64 {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
@@ -35,6 +36,7 @@ impl Randomness {
     }
 
     /// A source seeded by the operating system.
+    #[expect(clippy::disallowed_methods, reason = "this is the seam")]
     pub fn from_system() -> Self {
         Self(Arc::new(Mutex::new(StdRng::from_os_rng())))
     }
