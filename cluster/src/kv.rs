@@ -10,6 +10,7 @@
 //! - after an error of `write` or `sync` nothing is promised about later calls: the owner fails the drive.
 
 mod fjall;
+mod log_metrics;
 mod log_writer;
 mod memory;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::fjall::{FjallConfig, FjallKv};
+pub use self::log_metrics::LogMetrics;
 pub use self::log_writer::{Executor, LogWriter};
 pub use self::memory::{CrashLoss, MemoryKv};
 

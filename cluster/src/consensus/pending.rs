@@ -154,7 +154,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kv::{Executor, MemoryKv};
+    use crate::kv::{Executor, LogMetrics, MemoryKv};
 
     type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -183,7 +183,7 @@ mod tests {
             runtime().block_on(async {
                 let kv: Arc<dyn Kv> = Arc::new(MemoryKv::new());
                 let executor = Executor::Tasks { sync_delay: Duration::from_millis(1) };
-                let writer = LogWriter::start(Arc::clone(&kv), executor).unwrap();
+                let writer = LogWriter::start(Arc::clone(&kv), executor, LogMetrics::unregistered()).unwrap();
                 let pending = Arc::new(Pending::new(Arc::clone(&kv)));
                 let mut map = BTreeMap::new();
                 let mut frozen = None;
@@ -231,7 +231,7 @@ mod tests {
             let memory = MemoryKv::new();
             let kv: Arc<dyn Kv> = Arc::new(memory.clone());
             let executor = Executor::Tasks { sync_delay: Duration::from_secs(5) };
-            let writer = LogWriter::start(Arc::clone(&kv), executor).unwrap();
+            let writer = LogWriter::start(Arc::clone(&kv), executor, LogMetrics::unregistered()).unwrap();
             let pending = Arc::new(Pending::new(Arc::clone(&kv)));
             let mut log = Batch::new();
             log.put(Space::Log, "entry", "1");

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::{Batch, Kv, KvError};
+use super::{Batch, Kv, KvError, LogMetrics};
 
 /// Bytes of batches that one write takes together: enough to amortise the sync, little enough to keep it short.
 const GROUP_BYTES_MAX: usize = 4 << 20;
@@ -77,11 +77,25 @@ struct Shared {
     arrived_task: Notify,
     failure: watch::Sender<Option<KvError>>,
     kv: Arc<dyn Kv>,
+    metrics: LogMetrics,
 }
 
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), KvError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.metrics.bytes.inc_by(batch.len() as u64);
+        self.kv.write(batch)
+    }
+
+    fn sync(&self) -> Result<(), KvError> {
+        self.metrics.syncs.inc();
+        self.kv.sync()
     }
 }
 
@@ -102,13 +116,14 @@ impl LogWriter {
     ///
     /// # Errors
     /// The thread could not be started.
-    pub fn start(kv: Arc<dyn Kv>, executor: Executor) -> std::io::Result<Self> {
+    pub fn start(kv: Arc<dyn Kv>, executor: Executor, metrics: LogMetrics) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             arrived_thread: Condvar::new(),
             arrived_task: Notify::new(),
             failure: watch::Sender::new(None),
             kv,
+            metrics,
         });
         let worker = match executor {
             Executor::Threads => {
@@ -260,10 +275,6 @@ fn join_group(group: Vec<Submission>) -> (Batch, Answers) {
     (batch, answers)
 }
 
-fn write(kv: &dyn Kv, batch: Batch) -> Result<(), KvError> {
-    if batch.is_empty() { Ok(()) } else { kv.write(batch) }
-}
-
 /// Answers who still waits for a turn; on error ends the writer and answers everything that waits.
 fn settle(shared: &Shared, result: &Result<(), KvError>, answers: Answers) {
     if let Err(error) = result {
@@ -302,16 +313,17 @@ fn run_thread(shared: &Shared) {
         if group.is_empty() {
             return;
         }
+        shared.metrics.batches.inc_by(group.len() as u64);
         let (batch, mut answers) = join_group(group);
         let failure = shared.failure.borrow().clone();
         let mut result = match failure {
             Some(failure) => Err(failure),
-            None => write(&*shared.kv, batch),
+            None => shared.write(batch),
         };
         if result.is_ok() {
             answers.settle_written();
             if !answers.durable.is_empty() {
-                result = shared.kv.sync();
+                result = shared.sync();
             }
         }
         settle(shared, &result, answers);
@@ -331,11 +343,12 @@ async fn run_task(shared: &Shared, sync_delay: Duration) {
             shared.arrived_task.notified().await;
             continue;
         }
+        shared.metrics.batches.inc_by(group.len() as u64);
         let (batch, mut answers) = join_group(group);
         let failure = shared.failure.borrow().clone();
         let mut result = match failure {
             Some(failure) => Err(failure),
-            None => write(&*shared.kv, batch),
+            None => shared.write(batch),
         };
         if result.is_ok() {
             answers.settle_written();
@@ -345,7 +358,7 @@ async fn run_task(shared: &Shared, sync_delay: Duration) {
                 } else {
                     tokio::time::sleep(sync_delay).await;
                 }
-                result = shared.kv.sync();
+                result = shared.sync();
             }
         }
         settle(shared, &result, answers);

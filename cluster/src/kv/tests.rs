@@ -9,8 +9,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::{
-    Batch, CrashLoss, Executor, FjallConfig, FjallKv, KeyRange, Kv, KvError, KvView, LogWriter, MemoryKv, Space,
-    successor_of_prefix,
+    Batch, CrashLoss, Executor, FjallConfig, FjallKv, KeyRange, Kv, KvError, KvView, LogMetrics, LogWriter, MemoryKv,
+    Space, successor_of_prefix,
 };
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -178,7 +178,7 @@ fn the_writers_thread_answers_in_order_after_the_sync() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let kv = MemoryKv::new();
-        let writer = LogWriter::start(Arc::new(kv.clone()), Executor::Threads).unwrap();
+        let writer = LogWriter::start(Arc::new(kv.clone()), Executor::Threads, LogMetrics::unregistered()).unwrap();
         let answered = Arc::new(Mutex::new(Vec::new()));
         for number in 0..1_000 {
             let (answered, kv) = (Arc::clone(&answered), kv.clone());
@@ -199,7 +199,7 @@ fn the_writers_thread_answers_in_order_after_the_sync() {
 async fn submissions_during_a_sync_share_the_next_one() {
     let kv = MemoryKv::new();
     let executor = Executor::Tasks { sync_delay: Duration::from_millis(5) };
-    let writer = LogWriter::start(Arc::new(kv.clone()), executor).unwrap();
+    let writer = LogWriter::start(Arc::new(kv.clone()), executor, LogMetrics::unregistered()).unwrap();
     let first = writer.write_durably(numbered(0));
     let others = async {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -215,7 +215,12 @@ async fn submissions_during_a_sync_share_the_next_one() {
 #[tokio::test(start_paused = true)]
 async fn the_first_error_ends_the_writer_and_is_never_retried() {
     let kv = MemoryKv::new();
-    let writer = LogWriter::start(Arc::new(kv.clone()), Executor::Tasks { sync_delay: Duration::ZERO }).unwrap();
+    let writer = LogWriter::start(
+        Arc::new(kv.clone()),
+        Executor::Tasks { sync_delay: Duration::ZERO },
+        LogMetrics::unregistered(),
+    )
+    .unwrap();
     writer.write_durably(numbered(0)).await.unwrap();
     kv.fail_syncs_after(0);
     let failure = KvError::Sync { reason: "injected".to_owned() };

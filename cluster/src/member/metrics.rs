@@ -2,8 +2,11 @@
 
 use prometheus::{IntCounter, IntGauge, Registry};
 
+use crate::kv::LogMetrics;
+
 /// One set per node, registered with the node's registry.
 pub(crate) struct ClusterMetrics {
+    pub(crate) logs: LogMetrics,
     pub(crate) chunk_write_failures: IntCounter,
     pub(crate) chunk_write_replacements: IntCounter,
     pub(crate) chunk_read_failures: IntCounter,
@@ -35,6 +38,7 @@ impl ClusterMetrics {
             Ok(gauge)
         };
         Ok(Self {
+            logs: LogMetrics::registered(registry)?,
             chunk_write_failures: counter("chunk_write_failures_total", "Chunks a drive did not store when asked")?,
             chunk_write_replacements: counter(
                 "chunk_write_replacements_total",

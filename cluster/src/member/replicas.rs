@@ -92,7 +92,8 @@ pub(super) async fn start(
 impl Starter<'_> {
     fn open(&self, dir: &Path) -> Result<Store, ReplicasError> {
         let kv = (self.seams.open_kv)(dir)?;
-        let log_writer = LogWriter::start(Arc::clone(&kv), self.seams.executor.of_logs())?;
+        let log_writer =
+            LogWriter::start(Arc::clone(&kv), self.seams.executor.of_logs(), self.member.metrics().logs.clone())?;
         Ok(Store { kv, log_writer })
     }
 

@@ -15,7 +15,7 @@ use crate::beat::Beat;
 use crate::consensus::{
     CommandId, Group, GroupConfig, GroupFailure, GroupParts, ProposeError, ReplicaRole, StartError, StartMode,
 };
-use crate::kv::{CrashLoss, Executor, FjallConfig, FjallKv, Kv, KvError, LogWriter};
+use crate::kv::{CrashLoss, Executor, FjallConfig, FjallKv, Kv, KvError, LogMetrics, LogWriter};
 
 /// Proposes from many tasks, cuts the power of all nodes at a random instant, and returns what was acknowledged.
 async fn load_until_all_crash(cluster: &mut TestCluster, rng: &mut SmallRng) -> BTreeMap<String, u64> {
@@ -196,7 +196,7 @@ async fn a_clock_that_cannot_work_is_refused() {
 /// Starts a single replica as production does: on a drive, with the writer on a thread of its own.
 async fn start_on_drive(path: &std::path::Path, mode: StartMode) -> (Group, LogWriter) {
     let kv: Arc<dyn Kv> = Arc::new(FjallKv::open(path, &FjallConfig::default()).unwrap());
-    let log_writer = LogWriter::start(Arc::clone(&kv), Executor::Threads).unwrap();
+    let log_writer = LogWriter::start(Arc::clone(&kv), Executor::Threads, LogMetrics::unregistered()).unwrap();
     let parts = GroupParts {
         kv,
         log_writer: log_writer.clone(),

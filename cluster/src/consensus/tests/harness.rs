@@ -16,7 +16,7 @@ use crate::consensus::{
     BoxFuture, CommandId, ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, MemberRole, Members, NetworkError,
     Position, ProposeError, ReadError, ReplicaId, ReplicaRole, StartError, StartMode, StateMachine, Transaction,
 };
-use crate::kv::{CrashLoss, Executor, KeyRange, Kv, LogWriter, MemoryKv};
+use crate::kv::{CrashLoss, Executor, KeyRange, Kv, LogMetrics, LogWriter, MemoryKv};
 
 pub const GROUP: GroupId = GroupId(3);
 const LATENCY: Duration = Duration::from_millis(1);
@@ -262,7 +262,7 @@ impl TestCluster {
     pub async fn start(&mut self, index: usize, mode: StartMode) -> Result<(), StartError> {
         let kv = self.nodes[index].kv.clone();
         let executor = Executor::Tasks { sync_delay: Duration::from_millis(2) };
-        let writer = LogWriter::start(Arc::new(kv.clone()), executor).unwrap();
+        let writer = LogWriter::start(Arc::new(kv.clone()), executor, LogMetrics::unregistered()).unwrap();
         let mut config = GroupConfig::new(GROUP, replica(index), self.members.clone(), mode);
         config.preferred_leader = self.preferred;
         (self.tune)(&mut config);

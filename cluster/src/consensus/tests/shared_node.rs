@@ -15,7 +15,7 @@ use crate::consensus::{
     BoxFuture, CommandId, ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, HandleError, MemberRole, Members,
     NetworkError, ReplicaId, StartMode, addressee,
 };
-use crate::kv::{Executor, LogWriter, MemoryKv};
+use crate::kv::{Executor, LogMetrics, LogWriter, MemoryKv};
 
 /// A node that asks each message for which of its replicas it is.
 #[derive(Default)]
@@ -56,7 +56,7 @@ async fn replicas_of_a_group_on_one_node_agree_and_refuse_each_others_messages()
     for index in 0..3 {
         let kv = Arc::new(MemoryKv::new());
         let executor = Executor::Tasks { sync_delay: Duration::from_millis(1) };
-        let writer = LogWriter::start(Arc::<MemoryKv>::clone(&kv), executor).unwrap();
+        let writer = LogWriter::start(Arc::<MemoryKv>::clone(&kv), executor, LogMetrics::unregistered()).unwrap();
         let mut config = GroupConfig::new(GROUP, replica(index), members.clone(), StartMode::Create);
         config.preferred_leader = Some(replica(0));
         let parts = GroupParts {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::harness::{CountingMap, Hub, node_id, replica, voters, within};
 use crate::beat::Beat;
 use crate::consensus::{CommandId, ConsensusNetwork, Group, GroupConfig, GroupId, GroupParts, ReplicaRole, StartMode};
-use crate::kv::{Executor, FjallConfig, FjallKv, Kv, LogWriter, MemoryKv};
+use crate::kv::{Executor, FjallConfig, FjallKv, Kv, LogMetrics, LogWriter, MemoryKv};
 
 const NODES: usize = 3;
 
@@ -46,7 +46,7 @@ async fn start_on(group_count: u16, open: fn(&Path) -> Arc<dyn Kv>) -> Bench {
     for node in 0..NODES {
         let path = directory.path().join(node.to_string());
         let kv = open(&path);
-        let writer = LogWriter::start(Arc::clone(&kv), Executor::Threads).unwrap();
+        let writer = LogWriter::start(Arc::clone(&kv), Executor::Threads, LogMetrics::unregistered()).unwrap();
         for number in 1..=group_count {
             let id = GroupId(number);
             let mut config = GroupConfig::new(id, replica(node), voters(NODES), StartMode::Create);

@@ -14,14 +14,19 @@ use crate::consensus::machine::{Applied, Machine};
 use crate::consensus::raft::Types;
 use crate::consensus::runtime::{GroupRuntime, Ticks};
 use crate::consensus::view::State;
-use crate::kv::{Executor, Kv, LogWriter, MemoryKv};
+use crate::kv::{Executor, Kv, LogMetrics, LogWriter, MemoryKv};
 
 struct Builder;
 
 impl StoreBuilder<Types, Log, Machine, ()> for Builder {
     async fn build(&self) -> Result<((), Log, Machine), StorageError<Types>> {
         let kv: Arc<dyn Kv> = Arc::new(MemoryKv::new());
-        let writer = LogWriter::start(Arc::clone(&kv), Executor::Tasks { sync_delay: Duration::ZERO }).unwrap();
+        let writer = LogWriter::start(
+            Arc::clone(&kv),
+            Executor::Tasks { sync_delay: Duration::ZERO },
+            LogMetrics::unregistered(),
+        )
+        .unwrap();
         let log = Log::open(GROUP, Arc::clone(&kv), writer.clone(), 1 << 10).unwrap();
         let (sweeper, _) = tokio::sync::mpsc::unbounded_channel();
         let state = Arc::new(State::new(Arc::clone(&kv), GROUP, 1, 2, sweeper));
