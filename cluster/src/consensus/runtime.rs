@@ -6,7 +6,6 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use futures_util::future::{Either, Ready, ready};
 use openraft::{AsyncRuntime, OptionalSend, TokioRuntime};
 use openraft_rt::deterministic_rng::DeterministicRng;
 
@@ -15,9 +14,9 @@ use crate::beat::Beat;
 type Seeded = DeterministicRng<TokioRuntime>;
 type Instant = <Seeded as AsyncRuntime>::Instant;
 
-/// A deadline so near is now: a timer of tokio would be a millisecond late for it. The library asks for one microsecond
-/// between two reports of finished syncs, which is meant to be next to nothing.
-const NOW: Duration = Duration::from_micros(100);
+/// Shorter waits are not a clock's: the library waits for a microsecond between two reports of finished syncs. They are
+/// never cut short, or a clock that stands still in simulation would be asked again for ever.
+const SHORT: Duration = Duration::from_millis(1);
 
 /// When the clocks of a group's library tick.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +48,7 @@ impl fmt::Debug for GroupRuntime {
 impl AsyncRuntime for GroupRuntime {
     type JoinError = <Seeded as AsyncRuntime>::JoinError;
     type JoinHandle<T: OptionalSend + 'static> = <Seeded as AsyncRuntime>::JoinHandle<T>;
-    type Sleep = Either<<Seeded as AsyncRuntime>::Sleep, Ready<()>>;
+    type Sleep = <Seeded as AsyncRuntime>::Sleep;
     type Instant = Instant;
     type TimeoutError = <Seeded as AsyncRuntime>::TimeoutError;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = <Seeded as AsyncRuntime>::Timeout<R, T>;
@@ -71,20 +70,20 @@ impl AsyncRuntime for GroupRuntime {
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        Either::Left(Seeded::sleep(duration))
+        Seeded::sleep(duration)
     }
 
     /// Only the library's clock and its reports of finished syncs sleep until a moment; everything else that waits has a
     /// timeout or a duration, and is not touched.
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
         let now = <Instant as openraft::Instant>::now();
-        if deadline <= now + NOW {
-            return Either::Right(ready(()));
+        let left = if deadline > now { deadline - now } else { Duration::ZERO };
+        if left <= SHORT {
+            return Seeded::sleep(left);
         }
-        let left = deadline - now;
         let now = tokio::time::Instant::now();
         let on_beat = TICKS.try_with(|ticks| ticks.beat.at_or_after(now + left, ticks.period) - now);
-        Either::Left(Seeded::sleep(on_beat.unwrap_or(left)))
+        Seeded::sleep(on_beat.unwrap_or(left))
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Self::Timeout<R, F> {

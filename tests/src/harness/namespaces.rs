@@ -141,7 +141,8 @@ pub fn obstacle() -> Option<String> {
     if let Some(tool) = ["ip", "nft"].iter().find(|tool| missing(tool)) {
         return Some(format!("`{tool}` does not run"));
     }
-    let probe = format!("dryprobe{}", std::process::id());
+    // A name of its own: the tests of one process look at the same time.
+    let probe = format!("dryprobe{:08x}", rand::random::<u32>());
     let made = ip(&["netns", "add", &probe]).and_then(|()| ip(&["netns", "del", &probe]));
     made.err().map(|error| error.to_string())
 }
