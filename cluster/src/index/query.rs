@@ -16,8 +16,9 @@ use crate::store::{Key, PartSummary};
 /// # Errors
 /// The state cannot be read; so for all queries here.
 pub fn object(state: &dyn StateRead, bucket: BucketId, key: &str) -> Result<Option<ObjectEntry>, StateError> {
+    let damaged = |cause| StateError::Damaged { key: keys::object_key(bucket, key), cause };
     let record = object::read(state, bucket, key)?;
-    record.map(|record| decode_stored(&keys::object_key(bucket, key), &record)).transpose()
+    record.map(|record| ObjectEntry::decode(&record).map_err(damaged)).transpose()
 }
 
 /// A part of an upload, open or completed.
@@ -294,10 +295,10 @@ fn walked(table: u8, raw: &[u8], value: &[u8]) -> Result<Option<Walked>, StateEr
     };
     let (bucket, key, rest) = keys::parse(raw).ok_or_else(damaged)?;
     let key = Key::new(key).map_err(|_| damaged())?;
-    if value.first() == Some(&object::CUT) {
-        return Ok(None);
-    }
     let (version, part, content) = if table == keys::OBJECTS {
+        if value.first() == Some(&object::CUT) {
+            return Ok(None);
+        }
         let entry: ObjectEntry = decode_stored(raw, value)?;
         (entry.version, None, entry.content)
     } else {
@@ -453,6 +454,15 @@ mod tests {
         let mut state = MemoryState::new();
         crate::state::StateWrite::put(&mut state, keys::object_key(BUCKET, "a"), vec![9, 9]);
         assert!(matches!(object(&state, BUCKET, "a"), Err(StateError::Damaged { .. })));
+        assert!(matches!(walk(&state, None, 9), Err(StateError::Damaged { .. })));
+    }
+
+    #[test]
+    fn only_an_object_may_be_cut() {
+        let mut state = MemoryState::new();
+        crate::state::StateWrite::put(&mut state, keys::object_key(BUCKET, "a"), vec![object::CUT]);
+        assert_eq!(walk(&state, None, 9).unwrap(), (Vec::new(), None));
+        crate::state::StateWrite::put(&mut state, keys::part_key(BUCKET, "a", UPLOAD, 1), vec![object::CUT]);
         assert!(matches!(walk(&state, None, 9), Err(StateError::Damaged { .. })));
     }
 }

@@ -85,6 +85,19 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Writes a group as one batch, unless the writer has failed, and answers whom the write is enough for. Returns who
+    /// still waits: for a sync, or for the error.
+    fn write_group(&self, group: Vec<Submission>) -> (Result<(), KvError>, Answers) {
+        self.metrics.batches.inc_by(group.len() as u64);
+        let (batch, mut answers) = join_group(group);
+        let failure = self.failure.borrow().clone();
+        let written = failure.map_or_else(|| self.write(batch), Err);
+        if written.is_ok() {
+            answers.settle_written();
+        }
+        (written, answers)
+    }
+
     fn write(&self, batch: Batch) -> Result<(), KvError> {
         if batch.is_empty() {
             return Ok(());
@@ -313,18 +326,9 @@ fn run_thread(shared: &Shared) {
         if group.is_empty() {
             return;
         }
-        shared.metrics.batches.inc_by(group.len() as u64);
-        let (batch, mut answers) = join_group(group);
-        let failure = shared.failure.borrow().clone();
-        let mut result = match failure {
-            Some(failure) => Err(failure),
-            None => shared.write(batch),
-        };
-        if result.is_ok() {
-            answers.settle_written();
-            if !answers.durable.is_empty() {
-                result = shared.sync();
-            }
+        let (mut result, answers) = shared.write_group(group);
+        if result.is_ok() && !answers.durable.is_empty() {
+            result = shared.sync();
         }
         settle(shared, &result, answers);
     }
@@ -343,23 +347,14 @@ async fn run_task(shared: &Shared, sync_delay: Duration) {
             shared.arrived_task.notified().await;
             continue;
         }
-        shared.metrics.batches.inc_by(group.len() as u64);
-        let (batch, mut answers) = join_group(group);
-        let failure = shared.failure.borrow().clone();
-        let mut result = match failure {
-            Some(failure) => Err(failure),
-            None => shared.write(batch),
-        };
-        if result.is_ok() {
-            answers.settle_written();
-            if !answers.durable.is_empty() {
-                if sync_delay.is_zero() {
-                    tokio::task::yield_now().await;
-                } else {
-                    tokio::time::sleep(sync_delay).await;
-                }
-                result = shared.sync();
+        let (mut result, answers) = shared.write_group(group);
+        if result.is_ok() && !answers.durable.is_empty() {
+            if sync_delay.is_zero() {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(sync_delay).await;
             }
+            result = shared.sync();
         }
         settle(shared, &result, answers);
     }

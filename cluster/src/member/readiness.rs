@@ -84,7 +84,7 @@ pub(super) async fn watch_readiness(member: Arc<Member>, groups: GroupClient, st
             () = stop.cancelled() => return,
             answer = ask(&member, &groups) => answer,
         };
-        let interval = if answer.is_ok() { PROBE_INTERVAL } else { PROBE_INTERVAL_UNREADY };
+        let is_ready = answer.is_ok();
         if member.phase.set(answer.clone()) {
             match answer {
                 Ok(()) => tracing::info!("ready"),
@@ -93,7 +93,8 @@ pub(super) async fn watch_readiness(member: Arc<Member>, groups: GroupClient, st
                 Err(reason) => tracing::warn!(%reason, "not ready"),
             }
         }
-        was_ready |= interval == PROBE_INTERVAL;
+        was_ready |= is_ready;
+        let interval = if is_ready { PROBE_INTERVAL } else { PROBE_INTERVAL_UNREADY };
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
