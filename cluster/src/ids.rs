@@ -12,6 +12,20 @@ pub use drystone_erasure::{ChunkId, DriveId, ExtentId, Scheme};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct BucketId(pub u64);
 
+/// Who works on the deletion of a bucket: counted by the control group, per bucket, from 1. A later attempt takes the
+/// deletion over; what an earlier one still has on its way is refused from then on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct DeletionAttempt(pub u64);
+
+impl DeletionAttempt {
+    /// The one that takes over from this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        // At one a second, 2^64 of them take longer than there are drives.
+        Self(self.0.saturating_add(1))
+    }
+}
+
 /// Which index shard, `0..topology.shard_count`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct ShardIndex(pub u16);

@@ -20,7 +20,9 @@ pub mod query;
 pub(crate) mod raw;
 mod state;
 
-pub use command::{BucketStatus, FailedCondition, IndexAnswer, IndexCommand, MoveOutcome, PartAddress, PutAnswer};
+pub use command::{
+    BucketSeal, BucketStatus, FailedCondition, IndexAnswer, IndexCommand, MoveOutcome, PartAddress, PutAnswer,
+};
 pub use entry::{
     BucketUsage, Content, EntryHead, ExtentRecord, GarbageExtent, GarbageRecord, ObjectEntry, PartRecord, PartRef,
     UploadRecord,

@@ -4,7 +4,7 @@
 use bincode::{Decode, Encode};
 
 use crate::codec::{Blob, DecodeError};
-use crate::ids::{BucketId, InstanceId, NodeId};
+use crate::ids::{BucketId, DeletionAttempt, InstanceId, NodeId};
 use crate::state::{decode_record, encode_record};
 use crate::store::BucketName;
 use crate::topology::Topology;
@@ -24,27 +24,31 @@ pub enum ControlCommand {
         /// Wall-clock milliseconds since the Unix epoch.
         created_ms: u64,
     },
-    /// Closes a bucket while its shards are sealed and checked for emptiness: whoever is told that it is done owns the
-    /// deletion, all others hear that the bucket is busy.
+    /// Closes a bucket while its shards are sealed and checked for emptiness: whoever is told the attempt's number owns
+    /// the deletion, all others hear that the bucket is busy.
     BeginBucketDeletion {
         /// Its name.
         name: BucketName,
         /// The identity meant.
         id: BucketId,
     },
-    /// Removes a bucket that is being deleted.
+    /// Removes a bucket that is being deleted by this attempt.
     FinishBucketDeletion {
         /// Its name.
         name: BucketName,
         /// The identity meant.
         id: BucketId,
+        /// Who asks.
+        attempt: DeletionAttempt,
     },
-    /// Opens a bucket that is being deleted again.
+    /// Opens a bucket again that is being deleted by this attempt.
     CancelBucketDeletion {
         /// Its name.
         name: BucketName,
         /// The identity meant.
         id: BucketId,
+        /// Who asks.
+        attempt: DeletionAttempt,
     },
     /// Adds an access key, or replaces the one of that id.
     PutAccessKey {
@@ -79,6 +83,15 @@ pub enum ControlCommand {
         id: String,
         /// What is kept of it.
         record: AccessKeyRecord,
+    },
+    /// Takes over a deletion whose owner went away. From then on that owner can neither finish nor cancel it.
+    ResumeBucketDeletion {
+        /// Its name.
+        name: BucketName,
+        /// The identity meant.
+        id: BucketId,
+        /// Whose work is taken over; if somebody else did so first, nothing changes.
+        interrupted: DeletionAttempt,
     },
 }
 
@@ -122,6 +135,13 @@ pub enum ControlAnswer {
     AccessKeyExists,
     /// It is the only access key: without one nobody could make another.
     LastAccessKey,
+    /// Whoever asked owns the bucket's deletion.
+    DeletionBegun {
+        /// Under this number.
+        attempt: DeletionAttempt,
+    },
+    /// The bucket's deletion was taken over by a later attempt; nothing changed.
+    DeletionTakenOver,
 }
 
 /// Whether a bucket can be used.
@@ -189,26 +209,29 @@ mod tests {
     #[test]
     fn the_bytes_of_format_1_never_change() {
         let (id, node, instance) = (BucketId(300), NodeId::from_bytes([7; 8]), InstanceId::from_bytes([8; 16]));
+        let attempt = DeletionAttempt(3);
         let record = AccessKeyRecord { sealed: Blob(vec![1, 2].into()), created_ms: 5, note: "n".to_owned() };
         let commands = [
             ControlCommand::CreateBucket { name: name(), id, created_ms: 1 },
             ControlCommand::BeginBucketDeletion { name: name(), id },
-            ControlCommand::FinishBucketDeletion { name: name(), id },
-            ControlCommand::CancelBucketDeletion { name: name(), id },
+            ControlCommand::FinishBucketDeletion { name: name(), id, attempt },
+            ControlCommand::CancelBucketDeletion { name: name(), id, attempt },
             ControlCommand::PutAccessKey { id: "AK".to_owned(), record: record.clone() },
             ControlCommand::DeleteAccessKey { id: "AK".to_owned() },
             ControlCommand::RememberInstance { node, instance },
             ControlCommand::InstallFirstKey { id: "AK".to_owned(), record },
+            ControlCommand::ResumeBucketDeletion { name: name(), id, interrupted: attempt },
         ];
         let golden = [
             "010003616263fb2c0101",
             "010103616263fb2c01",
-            "010203616263fb2c01",
-            "010303616263fb2c01",
+            "010203616263fb2c0103",
+            "010303616263fb2c0103",
             "010402414b02010205016e",
             "010502414b",
             "0107070707070707070708080808080808080808080808080808",
             "010802414b02010205016e",
+            "010903616263fb2c0103",
         ];
         for (command, golden) in commands.iter().zip(golden) {
             assert_eq!(hex::encode(command.encode()), golden);
@@ -218,6 +241,8 @@ mod tests {
         assert_eq!(hex::encode(answer.encode()), "010a08080808080808080808080808080808");
         assert_eq!(hex::encode(ControlAnswer::AccessKeyExists.encode()), "010c");
         assert_eq!(hex::encode(ControlAnswer::LastAccessKey.encode()), "010d");
+        assert_eq!(hex::encode(ControlAnswer::DeletionBegun { attempt }.encode()), "010e03");
+        assert_eq!(hex::encode(ControlAnswer::DeletionTakenOver.encode()), "010f");
     }
 
     proptest! {

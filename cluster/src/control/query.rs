@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 
 use super::command::{AccessKeyRecord, BucketPhase, BucketRecord};
-use super::state::{ACCESS_KEYS, BUCKET_NAMES, BUCKETS, INSTANCES, TOPOLOGY, bucket_key, table_key};
+use super::state::{ACCESS_KEYS, BUCKET_NAMES, BUCKETS, INSTANCES, TOPOLOGY, bucket_key, deletion_key, table_key};
 use crate::codec::DecodeError;
-use crate::ids::{BucketId, InstanceId, NodeId};
+use crate::ids::{BucketId, DeletionAttempt, InstanceId, NodeId};
 use crate::state::{StateError, StateRead, prefix_end, read_record, scan_records};
 use crate::store::BucketName;
 use crate::topology::{Topology, decode_snapshot};
@@ -48,6 +48,14 @@ pub fn deleting_buckets(state: &dyn StateRead) -> Result<Vec<(BucketName, Bucket
     let mut buckets = buckets(state)?;
     buckets.retain(|(_, record)| record.phase == BucketPhase::Deleting);
     Ok(buckets)
+}
+
+/// The latest attempt at the bucket's deletion; 0 if nobody ever began one.
+///
+/// # Errors
+/// As [`bucket`].
+pub fn deletion_attempt(state: &dyn StateRead, id: BucketId) -> Result<DeletionAttempt, StateError> {
+    Ok(read_record(state, &deletion_key(id))?.unwrap_or_default())
 }
 
 /// An access key by its public part.

@@ -1,11 +1,11 @@
 //! How commands change the control state.
 //!
 //! Tables by leading byte: 1 buckets by name, 2 access keys by id, 3 the topology, 4 instances by node, 5 names of
-//! buckets by id, 6 that the first access key was installed.
+//! buckets by id, 6 that the first access key was installed, 7 the latest attempt at a bucket's deletion by id.
 
 use super::command::{AccessKeyRecord, BucketPhase, BucketRecord, ControlAnswer, ControlCommand};
 use super::query;
-use crate::ids::{BucketId, InstanceId, NodeId};
+use crate::ids::{BucketId, DeletionAttempt, InstanceId, NodeId};
 use crate::state::{StateError, StateRead, StateWrite, put_record};
 use crate::store::BucketName;
 use crate::topology::{Topology, encode_snapshot};
@@ -16,12 +16,18 @@ pub(super) const TOPOLOGY: u8 = 3;
 pub(super) const INSTANCES: u8 = 4;
 pub(super) const BUCKET_NAMES: u8 = 5;
 const FIRST_KEY: u8 = 6;
+const DELETION_ATTEMPTS: u8 = 7;
 
 pub(super) fn table_key(table: u8, rest: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + rest.len());
     key.push(table);
     key.extend_from_slice(rest);
     key
+}
+
+/// Every id has one name, so the name need not be part of it.
+pub(super) fn deletion_key(id: BucketId) -> Vec<u8> {
+    table_key(DELETION_ATTEMPTS, &id.0.to_be_bytes())
 }
 
 pub(super) fn bucket_key(name: &BucketName) -> Vec<u8> {
@@ -48,6 +54,7 @@ fn names_no_bucket(command: &ControlCommand) -> bool {
         ControlCommand::CreateBucket { name, .. }
         | ControlCommand::BeginBucketDeletion { name, .. }
         | ControlCommand::FinishBucketDeletion { name, .. }
+        | ControlCommand::ResumeBucketDeletion { name, .. }
         | ControlCommand::CancelBucketDeletion { name, .. } => BucketName::new(name.as_str()).is_err(),
         ControlCommand::PutAccessKey { .. }
         | ControlCommand::DeleteAccessKey { .. }
@@ -61,8 +68,11 @@ fn answer(state: &mut dyn StateWrite, command: ControlCommand) -> Result<Control
     match command {
         ControlCommand::CreateBucket { name, id, created_ms } => create_bucket(state, &name, id, created_ms),
         ControlCommand::BeginBucketDeletion { name, id } => begin_deletion(state, &name, id),
-        ControlCommand::CancelBucketDeletion { name, id } => cancel_deletion(state, &name, id),
-        ControlCommand::FinishBucketDeletion { name, id } => finish_deletion(state, &name, id),
+        ControlCommand::ResumeBucketDeletion { name, id, interrupted } => {
+            resume_deletion(state, &name, id, interrupted)
+        }
+        ControlCommand::CancelBucketDeletion { name, id, attempt } => cancel_deletion(state, &name, id, attempt),
+        ControlCommand::FinishBucketDeletion { name, id, attempt } => finish_deletion(state, &name, id, attempt),
         ControlCommand::PutAccessKey { id, record } => put_access_key(state, &id, &record),
         ControlCommand::DeleteAccessKey { id } => delete_access_key(state, &id),
         ControlCommand::PutTopology { expected_epoch, topology } => put_topology(state, expected_epoch, &topology),
@@ -99,32 +109,73 @@ fn begin_deletion(state: &mut dyn StateWrite, name: &BucketName, id: BucketId) -
     match query::bucket(state, name)?.filter(|record| record.id == id) {
         Some(record @ BucketRecord { phase: BucketPhase::Live, .. }) => {
             put_record(state, bucket_key(name), &BucketRecord { phase: BucketPhase::Deleting, ..record });
-            Ok(ControlAnswer::Done)
+            next_attempt(state, id)
         }
         Some(BucketRecord { phase: BucketPhase::Deleting, .. }) => Ok(ControlAnswer::BucketBusy),
         None => Ok(ControlAnswer::NoSuchBucket),
     }
 }
 
-fn cancel_deletion(state: &mut dyn StateWrite, name: &BucketName, id: BucketId) -> Result<ControlAnswer, StateError> {
-    let Some(record) = deleting(state, name, id)? else { return Ok(ControlAnswer::NoSuchBucket) };
-    put_record(state, bucket_key(name), &BucketRecord { phase: BucketPhase::Live, ..record });
+fn resume_deletion(
+    state: &mut dyn StateWrite,
+    name: &BucketName,
+    id: BucketId,
+    interrupted: DeletionAttempt,
+) -> Result<ControlAnswer, StateError> {
+    match deleting(state, name, id, interrupted)? {
+        Ok(_) => next_attempt(state, id),
+        Err(refusal) => Ok(refusal),
+    }
+}
+
+/// Numbers are never used again while the bucket exists, also not after a deletion was cancelled: its shards remember.
+fn next_attempt(state: &mut dyn StateWrite, id: BucketId) -> Result<ControlAnswer, StateError> {
+    let attempt = query::deletion_attempt(state, id)?.next();
+    put_record(state, deletion_key(id), &attempt);
+    Ok(ControlAnswer::DeletionBegun { attempt })
+}
+
+fn cancel_deletion(
+    state: &mut dyn StateWrite,
+    name: &BucketName,
+    id: BucketId,
+    attempt: DeletionAttempt,
+) -> Result<ControlAnswer, StateError> {
+    match deleting(state, name, id, attempt)? {
+        Ok(record) => put_record(state, bucket_key(name), &BucketRecord { phase: BucketPhase::Live, ..record }),
+        Err(refusal) => return Ok(refusal),
+    }
     Ok(ControlAnswer::Done)
 }
 
-fn finish_deletion(state: &mut dyn StateWrite, name: &BucketName, id: BucketId) -> Result<ControlAnswer, StateError> {
-    if deleting(state, name, id)?.is_none() {
-        return Ok(ControlAnswer::NoSuchBucket);
+fn finish_deletion(
+    state: &mut dyn StateWrite,
+    name: &BucketName,
+    id: BucketId,
+    attempt: DeletionAttempt,
+) -> Result<ControlAnswer, StateError> {
+    if let Err(refusal) = deleting(state, name, id, attempt)? {
+        return Ok(refusal);
     }
     state.delete(bucket_key(name));
     state.delete(table_key(BUCKET_NAMES, &id.0.to_be_bytes()));
+    state.delete(deletion_key(id));
     Ok(ControlAnswer::Done)
 }
 
-/// The bucket of this name and id, if it is being deleted.
-fn deleting(state: &dyn StateRead, name: &BucketName, id: BucketId) -> Result<Option<BucketRecord>, StateError> {
-    let record = query::bucket(state, name)?;
-    Ok(record.filter(|record| record.id == id && record.phase == BucketPhase::Deleting))
+/// The bucket of this name and id, if this attempt is deleting it; else why not.
+fn deleting(
+    state: &dyn StateRead,
+    name: &BucketName,
+    id: BucketId,
+    attempt: DeletionAttempt,
+) -> Result<Result<BucketRecord, ControlAnswer>, StateError> {
+    let is_meant = |record: &BucketRecord| record.id == id && record.phase == BucketPhase::Deleting;
+    let Some(record) = query::bucket(state, name)?.filter(is_meant) else {
+        return Ok(Err(ControlAnswer::NoSuchBucket));
+    };
+    let is_latest = query::deletion_attempt(state, id)? == attempt;
+    Ok(if is_latest { Ok(record) } else { Err(ControlAnswer::DeletionTakenOver) })
 }
 
 fn put_access_key(state: &mut dyn StateWrite, id: &str, record: &AccessKeyRecord) -> Result<ControlAnswer, StateError> {
@@ -252,19 +303,20 @@ mod tests {
         let (name, id) = (name("one"), BucketId(1));
         run(&mut state, &create("one", 1));
         let begin = ControlCommand::BeginBucketDeletion { name: name.clone(), id };
-        let finish = ControlCommand::FinishBucketDeletion { name: name.clone(), id };
-        let cancel = ControlCommand::CancelBucketDeletion { name: name.clone(), id };
-        assert_eq!(run(&mut state, &finish), ControlAnswer::NoSuchBucket);
-        assert_eq!(run(&mut state, &begin), ControlAnswer::Done);
+        let finish = |attempt| ControlCommand::FinishBucketDeletion { name: name.clone(), id, attempt };
+        let cancel = |attempt| ControlCommand::CancelBucketDeletion { name: name.clone(), id, attempt };
+        let [first, second] = [1, 2].map(DeletionAttempt);
+        assert_eq!(run(&mut state, &finish(first)), ControlAnswer::NoSuchBucket);
+        assert_eq!(run(&mut state, &begin), ControlAnswer::DeletionBegun { attempt: first });
         let deleting = BucketRecord { phase: BucketPhase::Deleting, ..live(1) };
         assert_eq!(query::bucket(&state, &name).unwrap(), Some(deleting.clone()));
         assert_eq!(query::buckets(&state).unwrap(), [(name.clone(), deleting.clone())]);
         assert_eq!(query::deleting_buckets(&state).unwrap(), [(name.clone(), deleting)]);
         assert_eq!(run(&mut state, &create("one", 2)), ControlAnswer::BucketBusy);
-        assert_eq!(run(&mut state, &cancel), ControlAnswer::Done);
+        assert_eq!(run(&mut state, &cancel(first)), ControlAnswer::Done);
         assert_eq!(query::bucket(&state, &name).unwrap(), Some(live(1)));
-        run(&mut state, &begin);
-        assert_eq!(run(&mut state, &finish), ControlAnswer::Done);
+        assert_eq!(run(&mut state, &begin), ControlAnswer::DeletionBegun { attempt: second });
+        assert_eq!(run(&mut state, &finish(second)), ControlAnswer::Done);
         assert_eq!(run(&mut state, &create("one", 2)), ControlAnswer::BucketCreated(live(2)));
         assert_eq!(run(&mut state, &begin), ControlAnswer::NoSuchBucket);
     }
@@ -274,12 +326,13 @@ mod tests {
         let mut state = MemoryState::new();
         let (name, id) = (name("one"), BucketId(1));
         let begin = |id| ControlCommand::BeginBucketDeletion { name: name.clone(), id };
-        let finish = |id| ControlCommand::FinishBucketDeletion { name: name.clone(), id };
-        let cancel = |id| ControlCommand::CancelBucketDeletion { name: name.clone(), id };
+        let [first, second] = [1, 2].map(DeletionAttempt);
+        let finish = |id| ControlCommand::FinishBucketDeletion { name: name.clone(), id, attempt: first };
+        let cancel = |id| ControlCommand::CancelBucketDeletion { name: name.clone(), id, attempt: first };
         run(&mut state, &create("one", 1));
         assert_eq!(run(&mut state, &cancel(id)), ControlAnswer::NoSuchBucket);
         assert_eq!(run(&mut state, &begin(BucketId(2))), ControlAnswer::NoSuchBucket);
-        assert_eq!(run(&mut state, &begin(id)), ControlAnswer::Done);
+        assert_eq!(run(&mut state, &begin(id)), ControlAnswer::DeletionBegun { attempt: first });
         let begun = state.clone();
         assert_eq!(run(&mut state, &begin(id)), ControlAnswer::BucketBusy);
         assert_eq!(run(&mut state, &begin(BucketId(2))), ControlAnswer::NoSuchBucket);
@@ -290,10 +343,33 @@ mod tests {
         assert_eq!(run(&mut state, &cancel(id)), ControlAnswer::NoSuchBucket);
         assert_eq!(run(&mut state, &finish(id)), ControlAnswer::NoSuchBucket);
         assert_eq!(query::bucket(&state, &name).unwrap(), Some(live(1)));
-        assert_eq!(run(&mut state, &begin(id)), ControlAnswer::Done);
-        assert_eq!(run(&mut state, &finish(id)), ControlAnswer::Done);
+        assert_eq!(run(&mut state, &begin(id)), ControlAnswer::DeletionBegun { attempt: second });
+        assert_eq!(run(&mut state, &finish(id)), ControlAnswer::DeletionTakenOver);
+        let finish = ControlCommand::FinishBucketDeletion { name: name.clone(), id, attempt: second };
+        assert_eq!(run(&mut state, &finish), ControlAnswer::Done);
         assert_eq!(run(&mut state, &cancel(id)), ControlAnswer::NoSuchBucket);
         assert_eq!(query::buckets(&state).unwrap(), []);
+    }
+
+    #[test]
+    fn who_lost_a_deletion_to_another_can_neither_finish_nor_cancel_nor_take_it_back() {
+        let mut state = MemoryState::new();
+        let (name, id) = (name("one"), BucketId(1));
+        let [first, second] = [1, 2].map(DeletionAttempt);
+        let resume = |interrupted| ControlCommand::ResumeBucketDeletion { name: name.clone(), id, interrupted };
+        let finish = |attempt| ControlCommand::FinishBucketDeletion { name: name.clone(), id, attempt };
+        run(&mut state, &create("one", 1));
+        assert_eq!(run(&mut state, &resume(first)), ControlAnswer::NoSuchBucket);
+        run(&mut state, &ControlCommand::BeginBucketDeletion { name: name.clone(), id });
+        assert_eq!(run(&mut state, &resume(first)), ControlAnswer::DeletionBegun { attempt: second });
+        let taken_over = state.clone();
+        let cancel = ControlCommand::CancelBucketDeletion { name: name.clone(), id, attempt: first };
+        for late in [resume(first), finish(first), cancel] {
+            assert_eq!(run(&mut state, &late), ControlAnswer::DeletionTakenOver);
+        }
+        assert_eq!(state, taken_over);
+        assert_eq!(run(&mut state, &finish(second)), ControlAnswer::Done);
+        assert_eq!(query::deletion_attempt(&state, id).unwrap(), DeletionAttempt::default());
     }
 
     #[test]

@@ -4,6 +4,10 @@
 //! all and its deletion finished; else it is unsealed in all and the deletion cancelled. It is never unsealed after a
 //! drop began. Meanwhile every operation on the bucket is answered with [`StoreError::BucketBusy`]: whether it exists
 //! is not decided, so neither success nor `NoSuchBucket` would be true.
+//!
+//! Every attempt has a number from the control group. A deletion whose gateway went away is taken up under the next
+//! number, and whatever the earlier attempt still has on its way is refused: by each shard from its new seal on, by the
+//! control group at once. So a gateway that was paused in the middle can do no harm when it wakes up.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,13 +22,14 @@ use super::access::unexpected;
 use super::{ClusterStore, Engine};
 use crate::consensus::{GroupId, ReplicaRole};
 use crate::control::{BucketPhase, BucketRecord, ControlAnswer, ControlCommand, query};
-use crate::ids::BucketId;
+use crate::ids::{BucketId, DeletionAttempt};
 use crate::index::{BucketStatus, IndexAnswer, IndexCommand};
 use crate::member::ViewState;
+use crate::state::{StateError, StateRead};
 use crate::store::{Bucket, BucketName, Context, StoreError};
 
 /// A deletion is given up by its gateway long before (after its begin at most three steps, each within the decision
-/// deadline); only then does the control leader take it up. Two at once could undo each other's seals.
+/// deadline), so that only those are taken over that nobody works on.
 const INTERRUPTED_AFTER: Duration = Duration::from_secs(120);
 
 impl Engine {
@@ -80,7 +85,10 @@ impl Engine {
         let begin = ControlCommand::BeginBucketDeletion { name: name.clone(), id: bucket.id };
         // An unknown outcome is left to the control leader: the deletion that began may be somebody else's.
         match self.control.propose(&begin).await? {
-            ControlAnswer::Done => self.finish_deletion(name, bucket.id, Attempt::First).await,
+            ControlAnswer::DeletionBegun { attempt } => {
+                let deletion = Deletion { name: name.clone(), id: bucket.id, attempt };
+                self.carry_out(&deletion, Progress::NothingDropped).await
+            }
             ControlAnswer::NoSuchBucket => Err(StoreError::NoSuchBucket(name.clone())),
             ControlAnswer::BucketBusy => Err(StoreError::BucketBusy(name.clone())),
             other => Err(unexpected(&other)),
@@ -94,14 +102,18 @@ impl Engine {
     }
 
     /// Seals the bucket in every shard; drops it if all are empty, else opens it again.
-    async fn finish_deletion(&self, name: &BucketName, id: BucketId, attempt: Attempt) -> Result<(), StoreError> {
-        let answers = self.tell_shards(|| IndexCommand::SealBucket { bucket: id }).await;
-        match after_seal(name, attempt, answers) {
-            Next::Drop => self.drop_bucket(name, id).await,
+    async fn carry_out(&self, deletion: &Deletion, progress: Progress) -> Result<(), StoreError> {
+        let &Deletion { id: bucket, attempt, .. } = deletion;
+        let answers = self.tell_shards(|| IndexCommand::SealBucket { bucket, attempt }).await;
+        match after_seal(&deletion.name, progress, answers) {
+            Next::Drop => self.drop_bucket(deletion).await,
             Next::Leave(error) => Err(error),
             Next::Reopen(error) => {
-                if let Err(problem) = self.reopen_bucket(name, id).await {
-                    tracing::warn!(bucket = %name, error = %problem, "a bucket stays closed until the control leader opens it");
+                if let Err(problem) = self.reopen_bucket(deletion).await {
+                    tracing::warn!(
+                        bucket = %deletion.name, error = %problem,
+                        "a bucket stays closed until the control leader opens it"
+                    );
                 }
                 Err(error)
             }
@@ -109,24 +121,35 @@ impl Engine {
     }
 
     /// The point of no return: from the first drop on, a shard may have forgotten the bucket for ever.
-    async fn drop_bucket(&self, name: &BucketName, id: BucketId) -> Result<(), StoreError> {
-        let answers = self.tell_shards(|| IndexCommand::DropBucket { bucket: id }).await;
-        check_all(answers, BucketStatus::Dropped)?;
-        match self.control.propose(&ControlCommand::FinishBucketDeletion { name: name.clone(), id }).await? {
-            ControlAnswer::Done => Ok(()),
-            ControlAnswer::NoSuchBucket => Err(StoreError::NoSuchBucket(name.clone())),
-            other => Err(unexpected(&other)),
-        }
+    async fn drop_bucket(&self, deletion: &Deletion) -> Result<(), StoreError> {
+        let Deletion { name, id, attempt } = deletion.clone();
+        let answers = self.tell_shards(|| IndexCommand::DropBucket { bucket: id, attempt }).await;
+        check_all(&name, answers, BucketStatus::Dropped)?;
+        self.end(ControlCommand::FinishBucketDeletion { name, id, attempt }).await
     }
 
     /// Gives a deletion up. The name opens only after every shard has: a shard left sealed would refuse its share of
     /// the keys of a bucket in use.
-    async fn reopen_bucket(&self, name: &BucketName, id: BucketId) -> Result<(), StoreError> {
-        let answers = self.tell_shards(|| IndexCommand::UnsealBucket { bucket: id }).await;
-        check_all(answers, BucketStatus::Open)?;
-        match self.control.propose(&ControlCommand::CancelBucketDeletion { name: name.clone(), id }).await? {
-            ControlAnswer::Done => Ok(()),
-            other => Err(unexpected(&other)),
+    async fn reopen_bucket(&self, deletion: &Deletion) -> Result<(), StoreError> {
+        let Deletion { name, id, attempt } = deletion.clone();
+        let answers = self.tell_shards(|| IndexCommand::UnsealBucket { bucket: id, attempt }).await;
+        check_all(&name, answers, BucketStatus::Open)?;
+        self.end(ControlCommand::CancelBucketDeletion { name, id, attempt }).await
+    }
+
+    async fn end(&self, finish_or_cancel: ControlCommand) -> Result<(), StoreError> {
+        let answer = self.control.propose(&finish_or_cancel).await?;
+        match (answer, finish_or_cancel) {
+            (ControlAnswer::Done, _) => Ok(()),
+            // Whoever took it over has ended it, or goes on with it.
+            (ControlAnswer::NoSuchBucket, ControlCommand::FinishBucketDeletion { name, .. }) => {
+                Err(StoreError::NoSuchBucket(name))
+            }
+            (
+                ControlAnswer::NoSuchBucket | ControlAnswer::DeletionTakenOver,
+                ControlCommand::FinishBucketDeletion { name, .. } | ControlCommand::CancelBucketDeletion { name, .. },
+            ) => Err(StoreError::BucketBusy(name)),
+            (other, _) => Err(unexpected(&other)),
         }
     }
 
@@ -138,13 +161,21 @@ impl Engine {
     }
 }
 
-/// Who works on a deletion.
+/// A deletion and who carries it out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Deletion {
+    name: BucketName,
+    id: BucketId,
+    attempt: DeletionAttempt,
+}
+
+/// What is known of the attempts before this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Attempt {
-    /// Whoever began it: nobody has dropped anything yet.
-    First,
-    /// The control leader, which does not know how far the first attempt came.
-    Resumed,
+enum Progress {
+    /// There were none.
+    NothingDropped,
+    /// An earlier one may have come as far as to drop the bucket in some shards.
+    Unknown,
 }
 
 /// What follows the seal.
@@ -158,22 +189,25 @@ enum Next {
     Leave(StoreError),
 }
 
-fn after_seal(name: &BucketName, attempt: Attempt, answers: Vec<Result<IndexAnswer, StoreError>>) -> Next {
+fn after_seal(name: &BucketName, progress: Progress, answers: Vec<Result<IndexAnswer, StoreError>>) -> Next {
     let (mut drop_began, mut empty, mut failure) = (false, true, None);
     for answer in answers {
         match answer {
-            Ok(IndexAnswer::Bucket { status, empty: empty_here }) => {
+            Ok(IndexAnswer::Bucket {
+                status: status @ (BucketStatus::Sealed | BucketStatus::Dropped),
+                empty: here,
+            }) => {
                 drop_began |= status == BucketStatus::Dropped;
-                empty &= empty_here;
+                empty &= here;
             }
-            Ok(other) => failure = Some(unexpected_of_shard(&other)),
+            Ok(other) => failure = Some(refusal(name, &other)),
             Err(error) => failure = Some(error),
         }
     }
-    match (failure, drop_began, attempt) {
+    match (failure, drop_began, progress) {
         (None, _, _) if empty => Next::Drop,
         (None, false, _) => Next::Reopen(StoreError::BucketNotEmpty(name.clone())),
-        (Some(error), false, Attempt::First) => Next::Reopen(error),
+        (Some(error), false, Progress::NothingDropped) => Next::Reopen(error),
         (None, true, _) => Next::Leave(StoreError::Internal(format!("bucket {name} is dropped but not empty"))),
         // A shard that did not answer may be the one that has dropped the bucket.
         (Some(error), _, _) => Next::Leave(error),
@@ -181,18 +215,25 @@ fn after_seal(name: &BucketName, attempt: Attempt, answers: Vec<Result<IndexAnsw
 }
 
 /// Whether all shards answered that the bucket has this status.
-fn check_all(answers: Vec<Result<IndexAnswer, StoreError>>, wanted: BucketStatus) -> Result<(), StoreError> {
+fn check_all(
+    name: &BucketName,
+    answers: Vec<Result<IndexAnswer, StoreError>>,
+    wanted: BucketStatus,
+) -> Result<(), StoreError> {
     for answer in answers {
         match answer? {
             IndexAnswer::Bucket { status, .. } if status == wanted => {}
-            other => return Err(unexpected_of_shard(&other)),
+            other => return Err(refusal(name, &other)),
         }
     }
     Ok(())
 }
 
-fn unexpected_of_shard(answer: &IndexAnswer) -> StoreError {
-    StoreError::Internal(format!("a shard answered {answer:?} to a step of a bucket's deletion"))
+fn refusal(name: &BucketName, answer: &IndexAnswer) -> StoreError {
+    match answer {
+        IndexAnswer::DeletionTakenOver => StoreError::BucketBusy(name.clone()),
+        other => StoreError::Internal(format!("a shard answered {other:?} to a step of the deletion of bucket {name}")),
+    }
 }
 
 /// A bucket that can be used. One that is being deleted exists still, and may go on to: the client asks again.
@@ -229,38 +270,52 @@ pub(crate) async fn finish_interrupted_deletions(store: ClusterStore, stop: Canc
 
 impl Engine {
     /// Works on the deletions that were under way at the last look already; returns those under way at this one.
-    async fn resume_deletions(
-        &self,
-        seen_before: &BTreeSet<(BucketName, BucketId)>,
-    ) -> BTreeSet<(BucketName, BucketId)> {
-        let deleting = self.deleting_buckets();
-        for (name, id) in deleting.intersection(seen_before) {
-            // Another leader or the first attempt may have ended it meanwhile.
-            if !self.deleting_buckets().contains(&(name.clone(), *id)) {
-                continue;
-            }
-            match self.finish_deletion(name, *id, Attempt::Resumed).await {
+    async fn resume_deletions(&self, seen_before: &BTreeSet<Deletion>) -> BTreeSet<Deletion> {
+        let deletions = self.deletions();
+        for interrupted in deletions.intersection(seen_before) {
+            let name = &interrupted.name;
+            match self.take_over(interrupted).await {
                 Ok(()) => tracing::info!(bucket = %name, "finished an interrupted bucket deletion"),
                 Err(error) => tracing::info!(bucket = %name, %error, "an interrupted bucket deletion was not finished"),
             }
         }
-        deleting
+        deletions
+    }
+
+    async fn take_over(&self, interrupted: &Deletion) -> Result<(), StoreError> {
+        let Deletion { name, id, attempt } = interrupted.clone();
+        let resume = ControlCommand::ResumeBucketDeletion { name: name.clone(), id, interrupted: attempt };
+        match self.control.propose(&resume).await? {
+            ControlAnswer::DeletionBegun { attempt } => {
+                self.carry_out(&Deletion { name, id, attempt }, Progress::Unknown).await
+            }
+            // It came to its end meanwhile, or another leader was quicker.
+            ControlAnswer::NoSuchBucket | ControlAnswer::DeletionTakenOver => Ok(()),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Buckets being deleted, if this node leads the control group; else none.
-    fn deleting_buckets(&self) -> BTreeSet<(BucketName, BucketId)> {
+    fn deletions(&self) -> BTreeSet<Deletion> {
         let Some(replica) = self.member.group(GroupId::CONTROL) else { return BTreeSet::new() };
         if replica.status().role != ReplicaRole::Leader {
             return BTreeSet::new();
         }
-        match query::deleting_buckets(&ViewState(replica.view())) {
-            Ok(buckets) => buckets.into_iter().map(|(name, record)| (name, record.id)).collect(),
+        match deletions(&ViewState(replica.view())) {
+            Ok(deletions) => deletions,
             Err(error) => {
                 tracing::error!(%error, "the control state cannot be read");
                 BTreeSet::new()
             }
         }
     }
+}
+
+fn deletions(state: &dyn StateRead) -> Result<BTreeSet<Deletion>, StateError> {
+    let deletion = |(name, BucketRecord { id, .. })| {
+        query::deletion_attempt(state, id).map(|attempt| Deletion { name, id, attempt })
+    };
+    query::deleting_buckets(state)?.into_iter().map(deletion).collect()
 }
 
 #[cfg(test)]
@@ -282,17 +337,17 @@ mod tests {
         Unavailable::NotServing("stopping").into()
     }
 
-    fn next(attempt: Attempt, answers: &[Answer]) -> Next {
-        after_seal(&name(), attempt, answers.to_vec())
+    fn next(progress: Progress, answers: &[Answer]) -> Next {
+        after_seal(&name(), progress, answers.to_vec())
     }
 
     #[test]
     fn an_empty_bucket_is_dropped_and_one_in_use_opens_again() {
         let (empty, used) = (answer(BucketStatus::Sealed, true), answer(BucketStatus::Sealed, false));
-        for attempt in [Attempt::First, Attempt::Resumed] {
-            assert_eq!(next(attempt, &[empty.clone(), empty.clone()]), Next::Drop);
+        for progress in [Progress::NothingDropped, Progress::Unknown] {
+            assert_eq!(next(progress, &[empty.clone(), empty.clone()]), Next::Drop);
             let not_empty = StoreError::BucketNotEmpty(name());
-            assert_eq!(next(attempt, &[empty.clone(), used.clone()]), Next::Reopen(not_empty));
+            assert_eq!(next(progress, &[empty.clone(), used.clone()]), Next::Reopen(not_empty));
         }
     }
 
@@ -300,19 +355,27 @@ mod tests {
     fn a_bucket_is_never_opened_again_once_a_drop_may_have_begun() {
         let (empty, used) = (answer(BucketStatus::Sealed, true), answer(BucketStatus::Sealed, false));
         let dropped = answer(BucketStatus::Dropped, true);
-        assert_eq!(next(Attempt::Resumed, &[dropped.clone(), empty.clone()]), Next::Drop);
-        assert!(matches!(next(Attempt::Resumed, &[dropped.clone(), used]), Next::Leave(_)));
-        assert_eq!(next(Attempt::Resumed, &[empty.clone(), Err(silent())]), Next::Leave(silent()));
-        assert_eq!(next(Attempt::First, &[dropped, Err(silent())]), Next::Leave(silent()));
-        assert_eq!(next(Attempt::First, &[empty, Err(silent())]), Next::Reopen(silent()));
+        assert_eq!(next(Progress::Unknown, &[dropped.clone(), empty.clone()]), Next::Drop);
+        assert!(matches!(next(Progress::Unknown, &[dropped.clone(), used]), Next::Leave(_)));
+        assert_eq!(next(Progress::Unknown, &[empty.clone(), Err(silent())]), Next::Leave(silent()));
+        assert_eq!(next(Progress::NothingDropped, &[dropped, Err(silent())]), Next::Leave(silent()));
+        assert_eq!(next(Progress::NothingDropped, &[empty, Err(silent())]), Next::Reopen(silent()));
+    }
+
+    #[test]
+    fn who_was_overtaken_or_did_not_seal_drops_nothing() {
+        let empty = answer(BucketStatus::Sealed, true);
+        let taken_over = Next::Leave(StoreError::BucketBusy(name()));
+        assert_eq!(next(Progress::Unknown, &[empty.clone(), Ok(IndexAnswer::DeletionTakenOver)]), taken_over);
+        assert!(matches!(next(Progress::Unknown, &[empty, answer(BucketStatus::Open, true)]), Next::Leave(_)));
     }
 
     #[test]
     fn a_step_is_done_only_when_every_shard_has_done_it() {
         let (open, dropped) = (answer(BucketStatus::Open, true), answer(BucketStatus::Dropped, true));
-        assert_eq!(check_all(vec![dropped.clone(), dropped.clone()], BucketStatus::Dropped), Ok(()));
-        assert!(check_all(vec![dropped.clone(), open], BucketStatus::Dropped).is_err());
-        assert_eq!(check_all(vec![dropped, Err(silent())], BucketStatus::Dropped), Err(silent()));
+        assert_eq!(check_all(&name(), vec![dropped.clone(), dropped.clone()], BucketStatus::Dropped), Ok(()));
+        assert!(check_all(&name(), vec![dropped.clone(), open], BucketStatus::Dropped).is_err());
+        assert_eq!(check_all(&name(), vec![dropped, Err(silent())], BucketStatus::Dropped), Err(silent()));
     }
 
     #[test]

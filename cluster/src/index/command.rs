@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 
 use super::entry::{ExtentRecord, GarbageExtent, ObjectEntry, PartRecord, UploadRecord};
 use crate::codec::DecodeError;
-use crate::ids::{BucketId, DriveId, ExtentId, UploadId, VersionId};
+use crate::ids::{BucketId, DeletionAttempt, DriveId, ExtentId, UploadId, VersionId};
 use crate::state::{decode_record, encode_record};
 use crate::store::{Checksum, CompletedPart, Condition, ETag, Key};
 
@@ -104,20 +104,27 @@ pub enum IndexCommand {
         /// Wall-clock milliseconds since the Unix epoch.
         now_ms: u64,
     },
-    /// Refuses further writes to a bucket, before its deletion.
+    /// Refuses further writes to a bucket, before its deletion. Each attempt seals once, and takes the seal over from an
+    /// earlier attempt.
     SealBucket {
         /// Which.
         bucket: BucketId,
+        /// Who asks.
+        attempt: DeletionAttempt,
     },
-    /// Takes writes again: the deletion was given up.
+    /// Takes writes again: the deletion was given up by whoever sealed the bucket last.
     UnsealBucket {
         /// Which.
         bucket: BucketId,
+        /// Who asks.
+        attempt: DeletionAttempt,
     },
-    /// Refuses writes for ever and forgets the counters. The bucket must be sealed and empty.
+    /// Refuses writes for ever and forgets the counters. The bucket must be empty and sealed by this attempt.
     DropBucket {
         /// Which.
         bucket: BucketId,
+        /// Who asks.
+        attempt: DeletionAttempt,
     },
     /// Removes garbage records whose chunks have all been cleared.
     ClearGarbage {
@@ -210,6 +217,15 @@ pub enum BucketStatus {
     Dropped,
 }
 
+/// A shard's part in the deletion of a bucket, kept once one was attempted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct BucketSeal {
+    /// Whether the bucket takes writes.
+    pub status: BucketStatus,
+    /// Who sealed it last. What earlier attempts ask for is refused.
+    pub attempt: DeletionAttempt,
+}
+
 /// What became of a [`IndexCommand::MoveChunk`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum MoveOutcome {
@@ -279,6 +295,8 @@ pub enum IndexAnswer {
     },
     /// The answer to moving a chunk.
     Move(MoveOutcome),
+    /// A later attempt works on the bucket's deletion; nothing changed.
+    DeletionTakenOver,
 }
 
 macro_rules! versioned {
@@ -385,9 +403,9 @@ mod tests {
                 len: Some(1),
             },
             IndexCommand::AbortUpload { bucket, key: key.clone(), upload, now_ms: 9 },
-            IndexCommand::SealBucket { bucket },
-            IndexCommand::UnsealBucket { bucket },
-            IndexCommand::DropBucket { bucket },
+            IndexCommand::SealBucket { bucket, attempt: DeletionAttempt(3) },
+            IndexCommand::UnsealBucket { bucket, attempt: DeletionAttempt(3) },
+            IndexCommand::DropBucket { bucket, attempt: DeletionAttempt(3) },
             IndexCommand::ClearGarbage { sequences: vec![1, 2] },
             IndexCommand::RescheduleGarbage { sequence: 1, extents: garbage.clone(), now_ms: 9 },
             IndexCommand::DropAbandoned { extents: garbage, now_ms: 9 },
@@ -422,9 +440,9 @@ mod tests {
         "0103fb2c01016b050505050505050505050505050505050201020202020202020202020202020202020003000404040404040404040404040404040400010700",
         "0104fb2c01016b05050505050505050505050505050505010202020202020202020202020202020202000000000808080808080808080808080808080809000101",
         "0105fb2c01016b0505050505050505050505050505050509",
-        "0106fb2c01",
-        "0107fb2c01",
-        "0108fb2c01",
+        "0106fb2c0103",
+        "0107fb2c0103",
+        "0108fb2c0103",
         "0109020102",
         "010a0101060606060606060606060606060606060101010101010101010109",
         "010b01060606060606060606060606060606060101010101010101010109",
@@ -457,12 +475,13 @@ mod tests {
             IndexAnswer::LenMismatch { declared: 1, actual: 2 },
             IndexAnswer::Bucket { status: BucketStatus::Dropped, empty: true },
             IndexAnswer::Move(MoveOutcome::TargetPending),
+            IndexAnswer::DeletionTakenOver,
         ];
         let encoded: Vec<String> = answers.iter().map(|answer| hex::encode(answer.encode())).collect();
         let stored = format!("0103{}{}000004", "01".repeat(16), "02".repeat(16)).replace("000004", "00000304");
         let golden = [
             "0100", "0101", "0102", &stored, "010401", "010501", "0106", "0107", "0108", "010901", "010a", "010b0102",
-            "010c", "010d0102", "010e0201", "010f02",
+            "010c", "010d0102", "010e0201", "010f02", "0110",
         ];
         assert_eq!(encoded, golden);
     }

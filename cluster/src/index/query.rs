@@ -3,11 +3,11 @@
 
 use std::ops::{ControlFlow, Range};
 
-use super::command::{BucketStatus, PartAddress};
+use super::command::{BucketSeal, BucketStatus, PartAddress};
 use super::entry::{BucketUsage, Content, ExtentRecord, GarbageRecord, ObjectEntry, PartRecord, UploadRecord};
 use super::{keys, object};
 use crate::codec::DecodeError;
-use crate::ids::{BucketId, DriveId, ExtentId, UploadId, VersionId};
+use crate::ids::{BucketId, DeletionAttempt, DriveId, ExtentId, UploadId, VersionId};
 use crate::state::{StateError, StateRead, decode_stored, prefix_end, read_record, scan_records};
 use crate::store::{Key, PartSummary};
 
@@ -127,7 +127,16 @@ pub fn bucket_usage(state: &dyn StateRead, bucket: BucketId) -> Result<BucketUsa
 /// # Errors
 /// As [`object`].
 pub fn bucket_status(state: &dyn StateRead, bucket: BucketId) -> Result<BucketStatus, StateError> {
-    Ok(read_record(state, &keys::seal_key(bucket))?.unwrap_or(BucketStatus::Open))
+    Ok(bucket_seal(state, bucket)?.status)
+}
+
+/// This shard's part in a bucket's deletion; open under attempt 0 if there never was one.
+///
+/// # Errors
+/// As [`object`].
+pub fn bucket_seal(state: &dyn StateRead, bucket: BucketId) -> Result<BucketSeal, StateError> {
+    let untouched = BucketSeal { status: BucketStatus::Open, attempt: DeletionAttempt::default() };
+    Ok(read_record(state, &keys::seal_key(bucket))?.unwrap_or(untouched))
 }
 
 /// Whether a bucket has neither objects nor open uploads in this shard: looked up, not counted.

@@ -46,9 +46,9 @@ fn answer(state: &mut dyn StateWrite, command: IndexCommand) -> Result<IndexAnsw
         IndexCommand::PutPart { .. } => upload::put_part(state, command),
         IndexCommand::CompleteUpload { .. } => upload::complete(state, command),
         IndexCommand::AbortUpload { bucket, key, upload, now_ms } => upload::abort(state, bucket, &key, upload, now_ms),
-        IndexCommand::SealBucket { bucket } => bucket::seal(state, bucket),
-        IndexCommand::UnsealBucket { bucket } => bucket::unseal(state, bucket),
-        IndexCommand::DropBucket { bucket } => bucket::drop(state, bucket),
+        IndexCommand::SealBucket { bucket, attempt } => bucket::seal(state, bucket, attempt),
+        IndexCommand::UnsealBucket { bucket, attempt } => bucket::unseal(state, bucket, attempt),
+        IndexCommand::DropBucket { bucket, attempt } => bucket::drop(state, bucket, attempt),
         IndexCommand::ClearGarbage { sequences } => garbage::clear(state, &sequences),
         IndexCommand::RescheduleGarbage { sequence, extents, now_ms } => {
             garbage::reschedule(state, sequence, extents, now_ms)

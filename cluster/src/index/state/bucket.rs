@@ -1,7 +1,7 @@
 //! Sealing, unsealing and dropping buckets: a shard's part in a bucket's deletion (DESIGN §6).
 
-use crate::ids::BucketId;
-use crate::index::command::{BucketStatus, IndexAnswer};
+use crate::ids::{BucketId, DeletionAttempt};
+use crate::index::command::{BucketSeal, BucketStatus, IndexAnswer};
 use crate::index::{keys, query};
 use crate::state::{StateError, StateRead, StateWrite, put_record};
 
@@ -10,30 +10,51 @@ pub(super) fn is_closed(state: &dyn StateRead, bucket: BucketId) -> Result<bool,
     Ok(query::bucket_status(state, bucket)? != BucketStatus::Open)
 }
 
-pub(super) fn seal(state: &mut dyn StateWrite, bucket: BucketId) -> Result<IndexAnswer, StateError> {
-    if query::bucket_status(state, bucket)? == BucketStatus::Open {
-        put_record(state, keys::seal_key(bucket), &BucketStatus::Sealed);
+pub(super) fn seal(
+    state: &mut dyn StateWrite,
+    bucket: BucketId,
+    attempt: DeletionAttempt,
+) -> Result<IndexAnswer, StateError> {
+    let current = query::bucket_seal(state, bucket)?;
+    if current.status != BucketStatus::Dropped && current.attempt < attempt {
+        put_record(state, keys::seal_key(bucket), &BucketSeal { status: BucketStatus::Sealed, attempt });
     }
-    answer(state, bucket)
+    answer(state, bucket, attempt)
 }
 
-pub(super) fn unseal(state: &mut dyn StateWrite, bucket: BucketId) -> Result<IndexAnswer, StateError> {
-    if query::bucket_status(state, bucket)? == BucketStatus::Sealed {
-        state.delete(keys::seal_key(bucket));
+/// The seal stays as a record of who opened it: a late command of the same attempt must not close the bucket again.
+pub(super) fn unseal(
+    state: &mut dyn StateWrite,
+    bucket: BucketId,
+    attempt: DeletionAttempt,
+) -> Result<IndexAnswer, StateError> {
+    let current = query::bucket_seal(state, bucket)?;
+    if current.status != BucketStatus::Dropped && current.attempt <= attempt {
+        put_record(state, keys::seal_key(bucket), &BucketSeal { status: BucketStatus::Open, attempt });
     }
-    answer(state, bucket)
+    answer(state, bucket, attempt)
 }
 
-pub(super) fn drop(state: &mut dyn StateWrite, bucket: BucketId) -> Result<IndexAnswer, StateError> {
-    if query::bucket_status(state, bucket)? == BucketStatus::Sealed && query::is_empty(state, bucket)? {
-        put_record(state, keys::seal_key(bucket), &BucketStatus::Dropped);
+pub(super) fn drop(
+    state: &mut dyn StateWrite,
+    bucket: BucketId,
+    attempt: DeletionAttempt,
+) -> Result<IndexAnswer, StateError> {
+    let sealed = BucketSeal { status: BucketStatus::Sealed, attempt };
+    if query::bucket_seal(state, bucket)? == sealed && query::is_empty(state, bucket)? {
+        put_record(state, keys::seal_key(bucket), &BucketSeal { status: BucketStatus::Dropped, attempt });
         state.delete(keys::usage_key(bucket));
     }
-    answer(state, bucket)
+    answer(state, bucket, attempt)
 }
 
-fn answer(state: &dyn StateRead, bucket: BucketId) -> Result<IndexAnswer, StateError> {
-    Ok(IndexAnswer::Bucket { status: query::bucket_status(state, bucket)?, empty: query::is_empty(state, bucket)? })
+/// Dropped is dropped, whoever did it. Otherwise only the latest attempt may act on what it hears.
+fn answer(state: &dyn StateRead, bucket: BucketId, attempt: DeletionAttempt) -> Result<IndexAnswer, StateError> {
+    let BucketSeal { status, attempt: latest } = query::bucket_seal(state, bucket)?;
+    if status != BucketStatus::Dropped && latest > attempt {
+        return Ok(IndexAnswer::DeletionTakenOver);
+    }
+    Ok(IndexAnswer::Bucket { status, empty: query::is_empty(state, bucket)? })
 }
 
 #[cfg(test)]
@@ -54,23 +75,58 @@ mod tests {
     #[test]
     fn a_bucket_is_dropped_only_when_sealed_and_empty() {
         let mut state = MemoryState::new();
-        let [seal, unseal, drop] = [
-            IndexCommand::SealBucket { bucket: BUCKET },
-            IndexCommand::UnsealBucket { bucket: BUCKET },
-            IndexCommand::DropBucket { bucket: BUCKET },
-        ];
         run(&mut state, &put("a", 1));
-        assert_eq!(status(&mut state, &drop), (BucketStatus::Open, false));
-        assert_eq!(status(&mut state, &seal), (BucketStatus::Sealed, false));
-        assert_eq!(status(&mut state, &drop), (BucketStatus::Sealed, false));
-        assert_eq!(status(&mut state, &unseal), (BucketStatus::Open, false));
+        assert_eq!(status(&mut state, &drop_by(1)), (BucketStatus::Open, false));
+        assert_eq!(status(&mut state, &seal_by(1)), (BucketStatus::Sealed, false));
+        assert_eq!(status(&mut state, &drop_by(1)), (BucketStatus::Sealed, false));
+        assert_eq!(status(&mut state, &unseal_by(1)), (BucketStatus::Open, false));
         assert!(matches!(run(&mut state, &put("b", 2)), IndexAnswer::Stored(_)));
-        status(&mut state, &seal);
+        status(&mut state, &seal_by(2));
         run(&mut state, &delete("a"));
         run(&mut state, &delete("b"));
-        assert_eq!(status(&mut state, &drop), (BucketStatus::Dropped, true));
-        assert_eq!(status(&mut state, &unseal), (BucketStatus::Dropped, true));
+        assert_eq!(status(&mut state, &drop_by(2)), (BucketStatus::Dropped, true));
+        assert_eq!(status(&mut state, &unseal_by(2)), (BucketStatus::Dropped, true));
+        assert_eq!(status(&mut state, &seal_by(3)), (BucketStatus::Dropped, true));
         assert_eq!(run(&mut state, &put("a", 3)), IndexAnswer::Sealed);
+    }
+
+    #[test]
+    fn what_an_earlier_attempt_still_has_on_its_way_changes_nothing() {
+        let mut state = MemoryState::new();
+        status(&mut state, &seal_by(1));
+        assert_eq!(status(&mut state, &seal_by(2)), (BucketStatus::Sealed, true));
+        let taken_over = state.clone();
+        for late in [seal_by(1), unseal_by(1), drop_by(1)] {
+            assert_eq!(run(&mut state, &late), IndexAnswer::DeletionTakenOver);
+        }
+        assert_eq!(state, taken_over);
+        assert_eq!(status(&mut state, &unseal_by(2)), (BucketStatus::Open, true));
+        for late in [seal_by(1), drop_by(1)] {
+            assert_eq!(run(&mut state, &late), IndexAnswer::DeletionTakenOver);
+        }
+        for late in [seal_by(2), drop_by(2)] {
+            assert_eq!(status(&mut state, &late), (BucketStatus::Open, true));
+        }
+    }
+
+    #[test]
+    fn a_shard_that_never_heard_of_the_seal_does_not_close_after_it_was_told_to_open() {
+        let mut state = MemoryState::new();
+        assert_eq!(status(&mut state, &unseal_by(1)), (BucketStatus::Open, true));
+        assert_eq!(status(&mut state, &seal_by(1)), (BucketStatus::Open, true));
+        assert_eq!(status(&mut state, &seal_by(2)), (BucketStatus::Sealed, true));
+    }
+
+    fn seal_by(attempt: u64) -> IndexCommand {
+        IndexCommand::SealBucket { bucket: BUCKET, attempt: DeletionAttempt(attempt) }
+    }
+
+    fn unseal_by(attempt: u64) -> IndexCommand {
+        IndexCommand::UnsealBucket { bucket: BUCKET, attempt: DeletionAttempt(attempt) }
+    }
+
+    fn drop_by(attempt: u64) -> IndexCommand {
+        IndexCommand::DropBucket { bucket: BUCKET, attempt: DeletionAttempt(attempt) }
     }
 
     fn conditional_delete(name: &str, condition: Condition) -> IndexCommand {
@@ -91,7 +147,7 @@ mod tests {
         ];
         run(&mut state, &put("a", 1));
         run(&mut state, &create_upload("a"));
-        status(&mut state, &IndexCommand::SealBucket { bucket: BUCKET });
+        status(&mut state, &seal_by(1));
         for command in &unanswerable {
             assert_eq!(run(&mut state, command), IndexAnswer::Sealed, "{command:?}");
         }
@@ -104,7 +160,7 @@ mod tests {
         assert_eq!(run(&mut state, &delete("a")), IndexAnswer::Sealed);
         assert_eq!(run(&mut state, &abort("a")), IndexAnswer::Done);
         assert_eq!(run(&mut state, &abort("a")), IndexAnswer::Sealed);
-        assert_eq!(status(&mut state, &IndexCommand::DropBucket { bucket: BUCKET }), (BucketStatus::Dropped, true));
+        assert_eq!(status(&mut state, &drop_by(1)), (BucketStatus::Dropped, true));
         let dropped = state.clone();
         for command in unanswerable.iter().filter(|command| !matches!(command, IndexCommand::PutPart { .. })) {
             assert_eq!(run(&mut state, command), IndexAnswer::Sealed, "{command:?}");
@@ -117,7 +173,7 @@ mod tests {
         let mut state = MemoryState::new();
         run(&mut state, &create_upload("a"));
         run(&mut state, &put_part("a", 1, 1));
-        assert_eq!(status(&mut state, &IndexCommand::SealBucket { bucket: BUCKET }), (BucketStatus::Sealed, false));
+        assert_eq!(status(&mut state, &seal_by(1)), (BucketStatus::Sealed, false));
         assert_eq!(run(&mut state, &put("a", 2)), IndexAnswer::Sealed);
         assert_eq!(run(&mut state, &put_part("a", 2, 3)), IndexAnswer::Sealed);
         assert_eq!(run(&mut state, &create_upload("b")), IndexAnswer::Sealed);
@@ -125,6 +181,6 @@ mod tests {
         assert_eq!(garbage(&state), chunks_of(&[2, 3]));
         assert_eq!(run(&mut state, &abort("a")), IndexAnswer::Done);
         assert_eq!(garbage(&state), chunks_of(&[1, 2, 3]));
-        assert_eq!(status(&mut state, &IndexCommand::DropBucket { bucket: BUCKET }), (BucketStatus::Dropped, true));
+        assert_eq!(status(&mut state, &drop_by(1)), (BucketStatus::Dropped, true));
     }
 }

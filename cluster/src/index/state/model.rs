@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::fixture::*;
-use crate::ids::{BucketId, DriveId, ExtentId, Scheme, UploadId, VersionId};
+use crate::ids::{BucketId, DeletionAttempt, DriveId, ExtentId, Scheme, UploadId, VersionId};
 use crate::index::{
     BucketUsage, Content, ExtentRecord, GarbageExtent, IndexAnswer, IndexCommand, MoveOutcome, ObjectEntry,
     PartAddress, PartRecord, UploadRecord, query,
@@ -71,6 +71,7 @@ struct World {
     objects: BTreeMap<Place, ModelObject>,
     uploads: BTreeMap<(Place, UploadId), ModelUpload>,
     sealed: BTreeSet<BucketId>,
+    attempt: DeletionAttempt,
     committed: BTreeSet<Chunk>,
     cleared: BTreeSet<Chunk>,
     next: u64,
@@ -357,10 +358,11 @@ impl World {
 
     fn seal(&mut self, bucket: BucketId, on: bool) {
         if on {
-            self.send(IndexCommand::SealBucket { bucket });
+            self.attempt = self.attempt.next();
+            self.send(IndexCommand::SealBucket { bucket, attempt: self.attempt });
             self.sealed.insert(bucket);
         } else {
-            self.send(IndexCommand::UnsealBucket { bucket });
+            self.send(IndexCommand::UnsealBucket { bucket, attempt: self.attempt });
             self.sealed.remove(&bucket);
         }
     }
