@@ -15,7 +15,7 @@ use bincode::{Decode, Encode};
 use crate::ids::{BucketId, ClusterId, DriveId, NodeId, ReplicaId, ShardIndex};
 
 pub use check::TopologyProblem;
-pub use found::{FoundError, FoundingNode, SHARD_COUNT_DEFAULT};
+pub use found::{FoundError, FoundingNode};
 pub use snapshot::{SnapshotError, decode_snapshot, encode_snapshot};
 
 /// The most failures `f` a cluster can be told to survive: with 7 voters a majority is 4.
@@ -225,7 +225,7 @@ pub(crate) mod tests {
                 drive_count,
             })
             .collect();
-        Topology::found(ClusterId::from_bytes([9; 16]), &founding, SHARD_COUNT_DEFAULT, None, &mut rng).unwrap()
+        Topology::found(ClusterId::from_bytes([9; 16]), &founding, Some(16), None, &mut rng).unwrap()
     }
 
     #[test]

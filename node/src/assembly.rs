@@ -64,6 +64,10 @@ pub struct FoundingPlan {
     pub nodes: Vec<FoundingNode>,
     /// Drives of each node.
     pub drive_count: NonZeroUsize,
+    /// Index shards, fixed for the cluster's life; derived from the number of drives if not given.
+    pub shard_count: Option<u16>,
+    /// Failures to survive, if more than the number of nodes or zones gives by itself.
+    pub tolerated: Option<u8>,
     /// Where the directories go: `out/NAME` becomes that node's `state_dir`.
     pub out: PathBuf,
     /// The first access key.

@@ -13,8 +13,8 @@ use super::keys;
 use crate::kv::{KeyRange, KvError, KvView, Space};
 
 /// How many of the latest log entries of a group are remembered: 15 s of one group's commands at 4,300 a second, where a
-/// client gives up retrying after 8 s. Memory grows with what is remembered, up to 512 KiB per group, hence 9 MiB for the
-/// 17 groups of a node; on the drive a record takes the length of its answer and 30 bytes.
+/// client gives up retrying after 8 s. Memory grows with what is remembered, up to 512 KiB per group, hence 9 MiB for a
+/// node with 17 groups; on the drive a record takes the length of its answer and 30 bytes.
 ///
 /// One less than the values of a `u16`, so that one of them can stand for "none".
 pub const RING_SLOTS: u16 = u16::MAX;

@@ -1,6 +1,7 @@
 //! The first topology of a cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use rand::RngCore;
 
@@ -10,8 +11,11 @@ use super::{
 };
 use crate::ids::{ClusterId, DriveId, NodeId, ReplicaId};
 
-/// Index shards of a cluster unless said otherwise.
-pub const SHARD_COUNT_DEFAULT: u16 = 16;
+/// The fewest and the most index shards of a cluster unless said otherwise; between them it gets one per founding drive
+/// (docs/decisions/0014).
+const SHARD_COUNT_DEFAULT: RangeInclusive<usize> = 8..=16;
+/// The most index shards a cluster can be founded with.
+const SHARD_COUNT_MAX: u16 = 256;
 
 /// A node the cluster begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +36,9 @@ pub enum FoundError {
     /// No nodes were given.
     #[error("a cluster needs at least one node")]
     NoNodes,
-    /// No shards were asked for.
-    #[error("a cluster needs at least one index shard")]
-    NoShards,
+    /// No shards were asked for, or more than a cluster can have.
+    #[error("a cluster has 1 to {SHARD_COUNT_MAX} index shards, not {0}")]
+    ShardCount(u16),
     /// A node has no drive.
     #[error("node {0:?} has no drive")]
     NoDrives(String),
@@ -57,7 +61,8 @@ pub enum FoundError {
 
 impl Topology {
     /// Epoch 1 of a new cluster: draws ids, derives `f` from the number of domains (1 → 0, 2 → 1, 3–4 → 1, 5 and more
-    /// → 2) unless `tolerated` asks for more, and spreads replicas and preferred leaders evenly.
+    /// → 2) unless `tolerated` asks for more, and spreads replicas and preferred leaders evenly. Unless `shard_count`
+    /// says otherwise there is an index shard for each drive, but at least 8 and at most 16; their number never changes.
     ///
     /// Two or more zones are the domains, unless `tolerated` asks for more than they can survive and nodes can.
     ///
@@ -66,10 +71,11 @@ impl Topology {
     pub fn found(
         cluster: ClusterId,
         founding: &[FoundingNode],
-        shard_count: u16,
+        shard_count: Option<u16>,
         tolerated: Option<u8>,
         rng: &mut impl RngCore,
     ) -> Result<Self, FoundError> {
+        let shard_count = shard_count.unwrap_or_else(|| default_shard_count(founding));
         check_founding(founding, shard_count)?;
         let mut nodes = BTreeMap::new();
         for node in founding {
@@ -177,12 +183,19 @@ impl Load {
     }
 }
 
+/// One per drive, so that every drive's journal and every node's consensus thread has leaders to share the work.
+fn default_shard_count(founding: &[FoundingNode]) -> u16 {
+    let drive_count = founding.iter().map(|node| node.drive_count).fold(0, usize::saturating_add);
+    let (least, most) = SHARD_COUNT_DEFAULT.into_inner();
+    u16::try_from(drive_count.clamp(least, most)).unwrap_or(SHARD_COUNT_MAX)
+}
+
 fn check_founding(founding: &[FoundingNode], shard_count: u16) -> Result<(), FoundError> {
     if founding.is_empty() {
         return Err(FoundError::NoNodes);
     }
-    if shard_count == 0 {
-        return Err(FoundError::NoShards);
+    if !(1..=SHARD_COUNT_MAX).contains(&shard_count) {
+        return Err(FoundError::ShardCount(shard_count));
     }
     let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
     for node in founding {
@@ -244,7 +257,7 @@ mod tests {
     }
 
     fn found(founding: &[FoundingNode], tolerated: Option<u8>) -> Result<Topology, FoundError> {
-        Topology::found(ClusterId::from_bytes([1; 16]), founding, 16, tolerated, &mut StdRng::seed_from_u64(1))
+        Topology::found(ClusterId::from_bytes([1; 16]), founding, Some(16), tolerated, &mut StdRng::seed_from_u64(1))
     }
 
     #[test]
@@ -290,6 +303,18 @@ mod tests {
         let mut twins = founding(&[None, None], 1);
         twins[1].address = "h0:1".to_owned();
         assert_eq!(found(&twins, None), Err(FoundError::NodeTwice("h0:1".to_owned())));
+    }
+
+    #[test]
+    fn there_is_a_shard_per_drive_within_bounds_unless_said_otherwise() {
+        let shards = |nodes, drives, asked| {
+            let founding = founding(&vec![None; nodes], drives);
+            let mut rng = StdRng::seed_from_u64(1);
+            Topology::found(ClusterId::from_bytes([1; 16]), &founding, asked, None, &mut rng).map(|t| t.shards.len())
+        };
+        assert_eq!([(1, 1), (3, 2), (3, 4), (4, 12)].map(|(n, d)| shards(n, d, None)), [Ok(8), Ok(8), Ok(12), Ok(16)]);
+        assert_eq!([1, 40, 256].map(|asked| shards(3, 2, Some(asked))), [Ok(1), Ok(40), Ok(256)]);
+        assert_eq!([0, 257].map(|n| shards(3, 2, Some(n))), [0, 257].map(|n| Err(FoundError::ShardCount(n))));
     }
 
     #[test]

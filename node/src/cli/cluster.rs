@@ -40,6 +40,12 @@ pub(super) struct CreateArgs {
     /// Drives of each node.
     #[arg(long, value_name = "COUNT", default_value = "1")]
     drives: NonZeroUsize,
+    /// Index shards: how many ways the index is cut, for ever, 1 to 256. One per drive if not given, but 8 to 16.
+    #[arg(long, value_name = "COUNT")]
+    shards: Option<u16>,
+    /// Failures to survive, up to 3, if more than the number of nodes or zones gives by itself.
+    #[arg(long, value_name = "COUNT")]
+    failures: Option<u8>,
     /// Where to put the directories; DIR/NAME becomes that node's state_dir.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -131,7 +137,14 @@ fn create(args: CreateArgs, assembly: &dyn Assembly, output: &mut Output<'_>) ->
         (Some(access_key), Some(file)) => FirstKey { access_key, secret_key: read_secret(&file)? },
         _ => draw_key(&mut StdRng::from_os_rng()),
     };
-    let plan = FoundingPlan { nodes, drive_count: args.drives, out: args.out, first_key };
+    let plan = FoundingPlan {
+        nodes,
+        drive_count: args.drives,
+        shard_count: args.shards,
+        tolerated: args.failures,
+        out: args.out,
+        first_key,
+    };
     let founded = assembly.create_cluster(&plan)?;
     let (access_key, secret_key) = (&plan.first_key.access_key, plan.first_key.secret_key.expose_secret());
     let states: Vec<_> = founded.nodes.iter().map(|(name, dir)| json!({ "name": name, "state_dir": dir })).collect();

@@ -49,7 +49,7 @@ pub(super) fn found_cluster(
             drive_count,
         })
         .collect();
-    let topology = Topology::found(cluster, &nodes, SHARD_COUNT, None, &mut rng)?;
+    let topology = Topology::found(cluster, &nodes, Some(SHARD_COUNT), None, &mut rng)?;
     let authority = ClusterAuthority::create(cluster, now, &mut rng)?;
     let sealing_key = [7; 32];
     let secret = SecretString::from("simulated secret");

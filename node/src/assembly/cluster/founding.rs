@@ -20,9 +20,6 @@ use zeroize::Zeroizing;
 
 use crate::assembly::{FoundedCluster, FoundingPlan};
 
-/// Index shards of a new cluster; fixed for its life (DESIGN §6).
-const SHARD_COUNT: u16 = 16;
-
 /// A cluster that could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FoundingError {
@@ -89,7 +86,7 @@ fn topology(plan: &FoundingPlan, cluster: ClusterId, rng: &mut StdRng) -> Result
             drive_count: plan.drive_count.get(),
         })
         .collect();
-    Topology::found(cluster, &founding, SHARD_COUNT, None, rng)
+    Topology::found(cluster, &founding, plan.shard_count, plan.tolerated, rng)
 }
 
 /// The id that the topology drew for the node of that name.

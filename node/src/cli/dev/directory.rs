@@ -76,6 +76,8 @@ impl DevDirectory {
         let plan = FoundingPlan {
             nodes: names.iter().zip(&ports).map(founding).collect(),
             drive_count: NonZeroUsize::new(drives).unwrap_or(NonZeroUsize::MIN),
+            shard_count: None,
+            tolerated: None,
             out: dir.join("state"),
             first_key: draw_key(&mut StdRng::from_os_rng()),
         };
