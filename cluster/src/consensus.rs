@@ -39,6 +39,7 @@ mod transaction;
 mod view;
 
 pub use self::address::{addressee, snapshot_addressee};
+pub use self::codec::SNAPSHOT_CHUNK_BYTES_MAX;
 pub use self::config::{GroupConfig, StartMode, Timing};
 pub use self::error::{
     GroupFailure, HandleError, MembershipError, ProposeError, ReadError, StartError, TransferError, UnavailableReason,

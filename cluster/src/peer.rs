@@ -5,6 +5,7 @@
 
 mod fault;
 mod message;
+mod messages;
 
 pub use fault::Fault;
 pub use message::{
@@ -12,6 +13,7 @@ pub use message::{
     DriveReport, Heartbeat, IndexListRequest, IndexReadRequest, ListReply, Listed, Proposal, ShardCursor, ShardQuery,
     ShardReply, SnapshotHead,
 };
+pub use messages::{MessageTooLong, Messages, length_prefix};
 
 /// What a call asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

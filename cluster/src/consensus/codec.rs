@@ -11,6 +11,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// Largest message or record in bytes.
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
+/// The version byte and what follows it.
+pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 1 + MESSAGE_BYTES_MAX;
+
 const VERSION_1: u8 = 1;
 
 const CONFIG: Configuration<LittleEndian, Varint, Limit<MESSAGE_BYTES_MAX>> =

@@ -37,6 +37,9 @@ use super::view::{State, StateView};
 use crate::beat::Beat;
 use crate::kv::{Batch, Kv, LogWriter, Space};
 
+/// Log entries go in batches of at least this many, unless snapshots are made more often.
+const PURGE_COUNT_MIN: u64 = 256;
+
 /// What a replica works with.
 #[derive(Clone)]
 pub struct GroupParts {
@@ -590,7 +593,7 @@ fn library_config(config: &GroupConfig) -> Result<Config, StartError> {
         replication_lag_threshold: config.snapshot_every.saturating_mul(2),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every.max(1)),
         max_in_snapshot_log_to_keep: config.log_keep,
-        purge_batch_size: 256,
+        purge_batch_size: config.snapshot_every.clamp(1, PURGE_COUNT_MIN),
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
         // Statistics that are not compiled in; 144 KiB a group by default. The library's other buffers (of commands,

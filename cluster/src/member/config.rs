@@ -23,6 +23,10 @@ pub struct MemberConfig {
     pub reserve_bytes_min: u64,
     /// Size of a segment file in bytes. Default 1 GiB.
     pub segment_bytes: u32,
+    /// Commands of a group after which its state counts as a snapshot and older log entries may go. Default 20,000.
+    pub snapshot_every: u64,
+    /// Log entries kept behind the snapshot: a replica that missed more is sent the whole state. Default 5,000.
+    pub log_keep: u64,
 }
 
 impl MemberConfig {
@@ -37,6 +41,8 @@ impl MemberConfig {
             reserve_percent: 5,
             reserve_bytes_min: 1 << 30,
             segment_bytes: 1 << 30,
+            snapshot_every: 20_000,
+            log_keep: 5_000,
         }
     }
 }

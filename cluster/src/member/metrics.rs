@@ -19,6 +19,8 @@ pub(crate) struct ClusterMetrics {
     pub(crate) inflight_bytes: IntGauge,
     pub(crate) epoch: IntGauge,
     pub(crate) certificate_expiry: IntGauge,
+    pub(crate) snapshots_installed: IntCounter,
+    pub(crate) snapshot_failures: IntCounter,
 }
 
 impl ClusterMetrics {
@@ -65,6 +67,14 @@ impl ClusterMetrics {
             garbage_chunk_failures: counter(
                 "garbage_chunk_failures_total",
                 "Chunks the garbage worker could not delete yet; it tries again",
+            )?,
+            snapshots_installed: counter(
+                "snapshots_installed_total",
+                "States of consensus groups that this node took over whole, because it was away for too long",
+            )?,
+            snapshot_failures: counter(
+                "snapshot_failures_total",
+                "Of these, transfers that broke off or arrived damaged; the leader sends them again",
             )?,
             inflight_bytes: gauge("inflight_bytes", "Bytes of bodies held in memory on their way to or from drives")?,
             certificate_expiry: gauge(

@@ -11,7 +11,7 @@ use super::Member;
 use crate::codec::{Blob, encode};
 use crate::consensus::{BoxFuture, ConsensusNetwork, GroupId, NetworkError, snapshot_addressee};
 use crate::ids::NodeId;
-use crate::peer::{ConsensusMessage, Method, SnapshotHead};
+use crate::peer::{ConsensusMessage, Method, SnapshotHead, length_prefix};
 
 /// Consensus over QUIC; between replicas of one node, by a call.
 pub(crate) struct PeerNetwork {
@@ -74,6 +74,7 @@ impl ConsensusNetwork for PeerNetwork {
         let send = async move {
             let mut call = self.peers.open(to, Class::Data, Method::Snapshot.number(), body, deadline).await?;
             while let Some(chunk) = chunks.recv().await {
+                call.send(length_prefix(&chunk)).await?;
                 call.send(chunk).await?;
             }
             call.finish();

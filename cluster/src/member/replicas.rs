@@ -129,6 +129,7 @@ impl Starter<'_> {
         };
         let mut config = GroupConfig::new(GroupId::CONTROL, own.id, members, self.mode);
         config.preferred_leader = topology.control.first().map(|replica| replica.id);
+        self.bound_log(&mut config);
         let group = self.start_group(config, store, Arc::new(ControlMachine)).await?;
         self.keep(GroupId::CONTROL, own.id, group);
         Ok(())
@@ -140,10 +141,15 @@ impl Starter<'_> {
         let members = replicas.iter().map(|replica| (replica.id, (replica.node, MemberRole::Voter))).collect();
         let mut config = GroupConfig::new(group_of_shard(shard), replica, members, self.mode);
         config.preferred_leader = replicas.first().map(|replica| replica.id);
+        self.bound_log(&mut config);
         match self.start_group(config, store, Arc::new(IndexMachine)).await {
             Ok(group) => self.keep(group_of_shard(shard), replica, group),
             Err(error) => self.lose(group_of_shard(shard), &error.to_string()),
         }
+    }
+
+    fn bound_log(&self, config: &mut GroupConfig) {
+        (config.snapshot_every, config.log_keep) = (self.member.config.snapshot_every, self.member.config.log_keep);
     }
 
     async fn start_group(

@@ -11,10 +11,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Member;
 use crate::codec::{decode, encode};
-use crate::consensus::{GroupId, snapshot_addressee};
+use crate::consensus::{GroupId, SNAPSHOT_CHUNK_BYTES_MAX, snapshot_addressee};
 use crate::peer::{
     ChunkDeleteRequest, ChunkReadReply, ChunkReadRequest, ChunkWriteRequest, ConsensusMessage, ControlQuery, Fault,
-    Heartbeat, IndexListRequest, IndexReadRequest, Method, Proposal, SnapshotHead,
+    Heartbeat, IndexListRequest, IndexReadRequest, Messages, Method, Proposal, SnapshotHead,
 };
 
 /// Most bytes taken from a peer's stream at once.
@@ -188,17 +188,38 @@ async fn install_snapshot(member: &Member, call: &mut IncomingCall) -> Result<By
     let replica = snapshot_addressee(&request.head.0).ok_or_else(|| Fault::malformed("a snapshot's head"))?;
     let group = member.replica(GroupId(request.group), replica).ok_or(Fault::NoReplica)?;
     let (sender, chunks) = mpsc::channel(SNAPSHOT_CHUNKS_IN_FLIGHT);
-    let receive = async {
-        while let Ok(Some(chunk)) = call.recv_bulk(RECEIVE_BYTES_MAX).await {
-            if sender.send(chunk).await.is_err() {
-                break;
+    // Closing the channel tells the end; the snapshot's own checksum tells whether it is the true one.
+    let receive = receive_snapshot(call, sender);
+    let (installed, ()) = tokio::join!(group.install_snapshot(request.head.0, chunks), receive);
+    let group = GroupId(request.group);
+    match &installed {
+        Ok(_) => {
+            member.metrics.snapshots_installed.inc();
+            tracing::info!(%group, "took over the group's whole state from its leader");
+        }
+        Err(error) => {
+            member.metrics.snapshot_failures.inc();
+            tracing::warn!(%group, %error, "the group's whole state did not arrive; its leader sends it again");
+        }
+    }
+    installed.map_err(Fault::from)
+}
+
+async fn receive_snapshot(call: &mut IncomingCall, chunks: mpsc::Sender<Bytes>) {
+    let mut messages = Messages::new(SNAPSHOT_CHUNK_BYTES_MAX);
+    while let Ok(Some(piece)) = call.recv_bulk(RECEIVE_BYTES_MAX).await {
+        messages.push(&piece);
+        loop {
+            let chunk = match messages.pop() {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break,
+                Err(error) => return tracing::warn!(%error, "a peer sent a snapshot that is none"),
+            };
+            if chunks.send(chunk).await.is_err() {
+                return;
             }
         }
-        // Closing the channel tells the end; the stream's checksum tells whether it is the true one.
-        drop(sender);
-    };
-    let (installed, ()) = tokio::join!(group.install_snapshot(request.head.0, chunks), receive);
-    installed.map_err(Fault::from)
+    }
 }
 
 #[cfg(test)]

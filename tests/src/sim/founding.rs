@@ -22,6 +22,10 @@ const SEGMENT_BYTES: u32 = 1 << 20;
 /// Replaced chunks go within a run, yet no reader of a healthy cluster takes as long.
 const GARBAGE_DELAY: Duration = Duration::from_secs(4);
 
+/// Logs so short that a node that was away for a few seconds is sent whole states.
+const SNAPSHOT_EVERY: u64 = 20;
+const LOG_KEEP: u64 = 5;
+
 /// A founding node: who it is, what it has.
 pub(super) struct Founded {
     pub(super) name: String,
@@ -66,6 +70,8 @@ pub(super) fn found_cluster(
         let config = MemberConfig {
             garbage_delay: GARBAGE_DELAY,
             segment_bytes: SEGMENT_BYTES,
+            snapshot_every: SNAPSHOT_EVERY,
+            log_keep: LOG_KEEP,
             ..MemberConfig::new(state_dir, drives)
         };
         founded.push(Founded { name: record.name.clone(), identity: Arc::new(identity), config, disk });

@@ -40,6 +40,8 @@ pub struct Node {
     /// How far its clock is off, in milliseconds.
     skew_ms: Arc<AtomicI64>,
     mailbox: Mutex<Option<mpsc::UnboundedSender<Job>>>,
+    /// The metrics of this life.
+    registry: Mutex<Registry>,
 }
 
 /// What a [`Node`] is made from.
@@ -69,6 +71,7 @@ impl Node {
             lives: AtomicU64::new(0),
             skew_ms: Arc::default(),
             mailbox: Mutex::default(),
+            registry: Mutex::default(),
         }
     }
 
@@ -128,6 +131,20 @@ impl Node {
         Ok(())
     }
 
+    /// Adds what the present life has counted to what has happened, and begins to count anew.
+    pub(super) fn settle_metrics(&self) -> Registry {
+        let next = Registry::new();
+        let ended = std::mem::replace(&mut *self.registry.lock().unwrap_or_else(PoisonError::into_inner), next.clone());
+        for family in
+            ended.gather().iter().filter(|family| family.name() == "drystone_cluster_snapshots_installed_total")
+        {
+            let installed: f64 = family.get_metric().iter().map(|metric| metric.get_counter().get_value()).sum();
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
+            self.trace.fired_times("whole state taken over", installed as u64);
+        }
+        next
+    }
+
     async fn start(&self, randomness: &Randomness) -> Result<Running, member::StartError> {
         let seed = randomness.with(rand::RngCore::next_u64);
         let (weather, sockets) = (self.weather.clone(), randomness.split());
@@ -151,7 +168,7 @@ impl Node {
             identity: Arc::clone(&self.identity),
             socket,
             runtimes: Runtimes::single(Handle::current()),
-            registry: Registry::new(),
+            registry: self.settle_metrics(),
             stop: CancellationToken::new(),
         };
         member::start(start, seams).await

@@ -353,8 +353,9 @@ impl World {
         self.trace.event("all faults end");
     }
 
-    /// Adds the datagrams of the run to what has happened.
+    /// Adds the datagrams of the run, and what nodes have counted, to what has happened.
     pub fn count_traffic(&self) {
+        self.nodes.iter().for_each(|node| drop(node.settle_metrics()));
         let traffic = self.weather.traffic();
         self.trace.fired_times("datagram lost", traffic.lost);
         self.trace.fired_times("datagram duplicated", traffic.duplicated);
