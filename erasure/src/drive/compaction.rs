@@ -4,12 +4,14 @@
 //! rename to `.free` both copies say the same. A tombstone is carried over as long as any segment may still hold a
 //! record that it kills, so a scan of all segments never brings a deleted chunk back.
 
+use std::io;
+
 use super::engine::Engine;
 use super::error::{DriveError, FailReason};
-use super::frame::Record;
+use super::frame::{FrameHeader, RECORD_LEN, Record};
 use super::location::Location;
 use super::plan::{FRAME_COST, Plan, Planned, chunk_cost};
-use super::recovery::LogReader;
+use super::recovery::{LogReader, Unreadable};
 use super::segment::{Name, SEGMENT_HEADER_LEN, Segment};
 use crate::ids::ChunkId;
 
@@ -41,6 +43,26 @@ pub(super) enum CompactStep {
     Freed,
 }
 
+/// What the next step does.
+enum Step {
+    /// Moves this; goes on at the offset.
+    Frames { plan: Plan, offset: u32 },
+    /// Moves this, and the segment stays for now.
+    Stuck { plan: Plan },
+    /// Moves this, and that was all.
+    End { plan: Plan, offset: u32 },
+}
+
+/// The next frame, past what is damaged; `offset` then is where it starts.
+fn next_frame(log: &LogReader<'_>, offset: &mut u32) -> io::Result<Option<(FrameHeader, Vec<Record>)>> {
+    if let Some(frame) = log.read_frame(*offset, 0)? {
+        return Ok(Some(frame));
+    }
+    let Some((start, _)) = log.find_frame(*offset, 0)? else { return Ok(None) };
+    *offset = start;
+    log.read_frame(start, 0)
+}
+
 impl Engine {
     /// Does one bounded piece of compaction.
     pub(super) fn compact_step(&mut self) -> Result<CompactStep, DriveError> {
@@ -54,35 +76,52 @@ impl Engine {
         let Some(segment) = self.shared.segments.get(compaction.victim) else {
             return Ok(CompactStep::Moved);
         };
-        let log = LogReader::new(&segment, &self.secret);
-        let mut offset = compaction.offset;
-        let mut plan = Plan::default();
-        for _ in 0..STEP_FRAMES {
-            let frame = match log.read_frame(offset, 0) {
-                Some(frame) => Some(frame),
-                None => log.find_frame(offset, 0).and_then(|(at, _)| {
-                    offset = at;
-                    log.read_frame(at, 0)
-                }),
-            };
-            let Some((header, records)) = frame else {
+        match self.plan_step(&segment, compaction.offset)? {
+            Step::Frames { plan, offset } => {
                 self.write_moves(plan)?;
-                return self.finish(&segment, offset);
+                self.compaction = Some(Compaction { victim: compaction.victim, offset });
+                Ok(CompactStep::Moved)
+            }
+            Step::Stuck { plan } => {
+                self.stuck.insert(segment.sequence);
+                self.write_moves(plan)?;
+                Ok(CompactStep::Moved)
+            }
+            Step::End { plan, offset } => {
+                self.write_moves(plan)?;
+                self.finish(&segment, offset)
+            }
+        }
+    }
+
+    /// Plans one frame from the next few of a segment.
+    fn plan_step(&self, segment: &Segment, mut offset: u32) -> Result<Step, DriveError> {
+        let mut plan = Plan::default();
+        // What cannot be read may be a tombstone that still counts: the segment stays.
+        let Ok(log) = LogReader::new(segment, &self.secret, Unreadable::IsError) else {
+            self.shared.vitals.count_read_error();
+            return Ok(Step::Stuck { plan });
+        };
+        for _ in 0..STEP_FRAMES {
+            let (header, records) = match next_frame(&log, &mut offset) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Ok(Step::End { plan, offset }),
+                Err(_) => {
+                    self.shared.vitals.count_read_error();
+                    return Ok(Step::Stuck { plan });
+                }
             };
-            if !self.plan_moves(&mut plan, &records)? {
+            let carried = self.tombstones_that_count(&records, segment.sequence);
+            if !self.plan_moves(&mut plan, &records, carried.len())? {
                 break;
             }
             if self.is_pinned(&records, segment.sequence) {
-                self.stuck.insert(segment.sequence);
-                self.write_moves(plan)?;
-                return Ok(CompactStep::Moved);
+                return Ok(Step::Stuck { plan });
             }
-            self.plan_tombstones(&mut plan, &records, segment.sequence);
+            carried.into_iter().for_each(|tombstone| plan.carry(tombstone));
             offset += header.len;
         }
-        self.write_moves(plan)?;
-        self.compaction = Some(Compaction { victim: compaction.victim, offset });
-        Ok(CompactStep::Moved)
+        Ok(Step::Frames { plan, offset })
     }
 
     fn write_moves(&mut self, plan: Plan) -> Result<(), DriveError> {
@@ -105,8 +144,12 @@ impl Engine {
         Some(Compaction { victim: victim.sequence, offset: SEGMENT_HEADER_LEN })
     }
 
-    /// Plans to move what is live of a frame; `false` if the step is full before its end.
-    fn plan_moves(&self, plan: &mut Plan, records: &[Record]) -> Result<bool, DriveError> {
+    /// Plans to move what is live of a frame, and leaves room for as many tombstones; `false` if the step is full before
+    /// its end.
+    fn plan_moves(&self, plan: &mut Plan, records: &[Record], tombstones: usize) -> Result<bool, DriveError> {
+        if !plan.fits(tombstones, (RECORD_LEN * tombstones) as u64, self.frame_len_max()) {
+            return Ok(false);
+        }
         for record in records {
             let Record::Chunk { chunk, location } = record else {
                 continue;
@@ -120,19 +163,19 @@ impl Engine {
             if plan.appends(*chunk) {
                 continue;
             }
-            if !self.plan_move(plan, *chunk, known) {
+            if !self.plan_move(plan, *chunk, known, tombstones) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Plans to move one chunk; `false` if the step is full. A chunk that cannot be read stays where it is.
-    fn plan_move(&self, plan: &mut Plan, chunk: ChunkId, location: Location) -> bool {
+    /// Plans to move one chunk; `false` if the step is full, with so many tombstones to come. A chunk that cannot be
+    /// read stays where it is.
+    fn plan_move(&self, plan: &mut Plan, chunk: ChunkId, location: Location, tombstones: usize) -> bool {
         let cost = chunk_cost(usize::from(location.head_len), location.payload_len);
-        let len_max = u64::from(self.config.segment_len - SEGMENT_HEADER_LEN);
         let full = plan.len_max() + cost > STEP_BYTES + FRAME_COST && !plan.is_empty();
-        if full || !plan.fits(1, cost, len_max) {
+        if full || !plan.fits(1 + tombstones, cost + (RECORD_LEN * tombstones) as u64, self.frame_len_max()) {
             return false;
         }
         match self.shared.read_raw(&location) {
@@ -148,14 +191,13 @@ impl Engine {
         true
     }
 
-    fn plan_tombstones(&self, plan: &mut Plan, records: &[Record], victim: u64) {
-        for record in records {
-            if let Record::Tombstone { oldest, newest, .. } = record
-                && self.shared.segments.any_between(*oldest, *newest, victim)
-            {
-                plan.carry(*record);
-            }
-        }
+    /// The tombstones of a frame that must outlive its segment.
+    fn tombstones_that_count(&self, records: &[Record], victim: u64) -> Vec<Record> {
+        let counts = |record: &&Record| match record {
+            Record::Tombstone { oldest, newest, .. } => self.shared.segments.any_between(*oldest, *newest, victim),
+            _ => false,
+        };
+        records.iter().filter(counts).copied().collect()
     }
 
     /// Whether the frame voids records of another segment that still exists. It must stay right behind them, so its
@@ -172,7 +214,7 @@ impl Engine {
         if segment.live_count() > 0 {
             let mut plan = Plan::default();
             for (chunk, location) in self.find_leftovers(segment.sequence)? {
-                if !self.plan_move(&mut plan, chunk, location) {
+                if !self.plan_move(&mut plan, chunk, location, 0) {
                     break;
                 }
             }

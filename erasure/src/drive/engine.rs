@@ -14,7 +14,7 @@ use super::checkpointer::{Checkpointer, Job};
 use super::compaction::Compaction;
 use super::error::{DriveError, FailReason};
 use super::executor::Request;
-use super::frame::{self, FrameKey, Record};
+use super::frame::{self, FrameKey, RECORDS_MAX, Record};
 use super::index::IndexFactory;
 use super::location::Location;
 use super::plan::{FRAME_COST, Plan, Planned, chunk_cost, is_big};
@@ -82,7 +82,7 @@ impl Engine {
     }
 
     /// Bytes a frame can have in a segment of its own.
-    fn frame_len_max(&self) -> u64 {
+    pub(super) fn frame_len_max(&self) -> u64 {
         u64::from(self.config.segment_len - SEGMENT_HEADER_LEN)
     }
 
@@ -200,6 +200,7 @@ impl Engine {
     /// Writes one frame and syncs it; only then does the catalogue know.
     pub(super) fn write_plan(&mut self, plan: Plan) -> Result<(), DriveError> {
         self.shared.vitals.check_writable()?;
+        debug_assert!(plan.record_count() <= RECORDS_MAX, "recovery does not read frames with more records");
         let layout = plan.place();
         let len = u32::try_from(layout.len).unwrap_or(u32::MAX);
         self.make_room(len)?;

@@ -21,7 +21,9 @@ use super::location::Location;
 use super::metrics::DriveMetrics;
 use super::plan::Plan;
 use super::reader::Shared;
-use super::recovery::{LastFrame, Live, RebuildReason, RecoveryReport, Replay, Tail, adopt_live, count_live};
+use super::recovery::{
+    LastFrame, Live, RebuildReason, RecoveryReport, Replay, ReplayError, Tail, adopt_live, count_live,
+};
 use super::segment::{self, Name, Segment, Segments};
 use super::status::Vitals;
 use crate::files::Files;
@@ -70,7 +72,10 @@ pub(super) fn open(
     });
     let (shared_ref, stored_ref, factory_ref) = (&*shared, &stored, &*factory);
     let mut recovery = Recovery { shared: shared_ref, stored: stored_ref, factory: factory_ref, report: &mut report };
-    let replayed = recovery.run(checkpoint.as_ref(), trusted, &mut rng).map_err(index_error)?;
+    let replayed = recovery.run(checkpoint.as_ref(), trusted, &mut rng).map_err(|error| match error {
+        ReplayError::Index(error) => index_error(error),
+        ReplayError::Segment(error) => io(error),
+    })?;
     let (torn, blank) = (replayed.tail.torn.clone(), replayed.tail.segment == 0);
     let mut engine = assemble(config, files, factory, &stored, disk, shared, replayed);
     engine.settle(&torn, blank, &mut report, executor)?;
@@ -191,10 +196,10 @@ impl Recovery<'_> {
         checkpoint: Option<&Checkpoint>,
         trusted: Trust,
         rng: &mut SmallRng,
-    ) -> Result<Replayed, IndexError> {
+    ) -> Result<Replayed, ReplayError> {
         let floor = checkpoint.map_or(Position::default(), |checkpoint| checkpoint.positions[0]);
         let stamp = match (trusted, checkpoint) {
-            (Ok(stamp), Some(checkpoint)) => match self.replay_known(checkpoint, rng) {
+            (Ok(stamp), Some(checkpoint)) => match self.replay_known(checkpoint, rng)? {
                 Ok((tail, live)) => {
                     let positions = if checkpoint.clean { [checkpoint.positions[0]; 3] } else { checkpoint.positions };
                     return Ok(Replayed { tail, stamp, live, positions });
@@ -227,44 +232,57 @@ impl Recovery<'_> {
         Ok(stamp)
     }
 
-    fn replay(&mut self, from: Position, floor: Position) -> Result<Tail, IndexError> {
+    fn replay(&mut self, from: Position, floor: Position) -> Result<Tail, ReplayError> {
         let report = &mut *self.report;
         let last_frame = if report.clean { LastFrame::Durable } else { LastFrame::Unsure };
         Replay { shared: self.shared, secret: &self.stored.secret, floor, last_frame, report }.run(from)
     }
 
-    fn replay_all(&mut self, floor: Position) -> Result<(Tail, Live), IndexError> {
+    fn replay_all(&mut self, floor: Position) -> Result<(Tail, Live), ReplayError> {
         let tail = self.replay(Position::default(), floor)?;
         Ok((tail, count_live(self.shared)?))
     }
 
-    /// Replays behind the checkpoint over an index that carries its stamp.
-    fn replay_known(&mut self, checkpoint: &Checkpoint, rng: &mut SmallRng) -> Result<(Tail, Live), RebuildReason> {
-        let unusable = RebuildReason::Unusable;
-        if !self.sample_agrees(rng).map_err(unusable)? {
-            return Err(RebuildReason::Disagrees);
-        }
+    /// Replays behind the checkpoint over an index that carries its stamp; or says why the index must be made anew.
+    fn replay_known(
+        &mut self,
+        checkpoint: &Checkpoint,
+        rng: &mut SmallRng,
+    ) -> io::Result<Result<(Tail, Live), RebuildReason>> {
         let before = self.report.clone();
-        let result = self.replay(checkpoint.replay_from(), checkpoint.positions[0]).map_err(unusable);
-        let replayed = result.and_then(|tail| {
-            let unchanged = checkpoint.clean && self.shared.catalogue.recent_count() == 0;
-            let adopted = if unchanged { adopt_live(self.shared, &checkpoint.lines) } else { None };
-            let live = match adopted {
-                Some(live) => live,
-                None => count_live(self.shared).map_err(unusable)?,
-            };
-            if live.lost > 0 {
-                return Err(RebuildReason::SegmentsLost { chunks: live.lost });
-            }
-            let bytes_max = INDEX_BYTES_MIN.max(live.chunks.saturating_mul(INDEX_BYTES_PER_CHUNK));
-            let bloated = self.shared.catalogue.index().size_bytes() > bytes_max;
-            if bloated { Err(RebuildReason::Bloated) } else { Ok((tail, live)) }
-        });
+        let replayed = match self.try_index(checkpoint, rng) {
+            Ok(verdict) => verdict,
+            Err(ReplayError::Index(error)) => Err(RebuildReason::Unusable(error)),
+            Err(ReplayError::Segment(error)) => return Err(error),
+        };
         if replayed.is_err() {
             // The whole log is replayed next; it finds the same again.
             *self.report = before;
         }
-        replayed
+        Ok(replayed)
+    }
+
+    fn try_index(
+        &mut self,
+        checkpoint: &Checkpoint,
+        rng: &mut SmallRng,
+    ) -> Result<Result<(Tail, Live), RebuildReason>, ReplayError> {
+        if !self.sample_agrees(rng)? {
+            return Ok(Err(RebuildReason::Disagrees));
+        }
+        let tail = self.replay(checkpoint.replay_from(), checkpoint.positions[0])?;
+        let unchanged = checkpoint.clean && self.shared.catalogue.recent_count() == 0;
+        let adopted = if unchanged { adopt_live(self.shared, &checkpoint.lines) } else { None };
+        let live = match adopted {
+            Some(live) => live,
+            None => count_live(self.shared)?,
+        };
+        if live.lost > 0 {
+            return Ok(Err(RebuildReason::SegmentsLost { chunks: live.lost }));
+        }
+        let bytes_max = INDEX_BYTES_MIN.max(live.chunks.saturating_mul(INDEX_BYTES_PER_CHUNK));
+        let bloated = self.shared.catalogue.index().size_bytes() > bytes_max;
+        Ok(if bloated { Err(RebuildReason::Bloated) } else { Ok((tail, live)) })
     }
 
     /// Compares some entries with what lies where they point.
@@ -383,7 +401,7 @@ impl Engine {
             return Err(failed(self));
         };
         let mut rng = SmallRng::seed_from_u64(self.config.seed ^ self.number_next);
-        let rebuilt = new_index(&*self.factory, &mut rng).and_then(|(index, stamp)| {
+        let rebuilt = new_index(&*self.factory, &mut rng).map_err(ReplayError::from).and_then(|(index, stamp)| {
             self.shared.catalogue.replace_index(index);
             let mut report = RecoveryReport::default();
             let (shared, secret, floor) = (&*self.shared, &self.secret, self.position());

@@ -166,9 +166,16 @@ impl Shared {
         Ok(ChunkRead { scheme: head.header.scheme, extent_len: head.header.extent_len, payload_len, bytes })
     }
 
-    /// Whether head and payload at `location` are whole; for what may have been torn, and for samples.
-    pub(super) fn is_whole(&self, chunk: ChunkId, location: &Location) -> bool {
-        self.read_at(chunk, location, 0..location.payload_len).is_ok()
+    /// Whether head and payload at `location` are whole; for what may have been torn.
+    ///
+    /// # Errors
+    /// They cannot be read, so nobody knows.
+    pub(super) fn is_whole(&self, chunk: ChunkId, location: &Location) -> std::io::Result<bool> {
+        match self.read_at(chunk, location, 0..location.payload_len) {
+            Ok(_) => Ok(true),
+            Err(Trouble::Io(kind)) => Err(kind.into()),
+            Err(Trouble::Damaged(_) | Trouble::Range(_)) => Ok(false),
+        }
     }
 
     /// Whether the head at `location` is that of `chunk`; `None` if it cannot be read.

@@ -3,13 +3,17 @@
 //! At most one frame is unsynced at any time. So what does not verify and has nothing valid behind it is the tail of
 //! an unfinished commit, and is cut; what does not verify and has valid frames behind it (or lies before a place that
 //! a checkpoint vouches for) is damage: it is reported, and only the records in it are lost.
+//!
+//! What cannot be *read* is neither: behind the checkpoint it may be what was acknowledged last, so the drive does not
+//! open until it can be read. In older segments it is damage like any other.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 
 use super::catalogue::Sync;
 use super::checkpoint::{Position, SegmentLine};
-use super::frame::{self, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, FrameKey, Record};
+use super::frame::{self, FRAME_ALIGN, FrameHeader, FrameKey, Record};
 use super::index::IndexError;
 use super::location::Location;
 use super::reader::Shared;
@@ -19,7 +23,7 @@ use crate::ids::ChunkId;
 /// Changes kept in memory while replaying before they go to the index.
 const SPILL_CHANGES: usize = 65_536;
 /// Bytes read at a time while looking for the next valid frame.
-const SEARCH_LEN: usize = 256 * 1024;
+const SEARCH_LEN: u32 = 256 * 1024;
 /// Entries per page while counting what is live.
 const COUNT_PAGE: usize = 4096;
 
@@ -71,6 +75,27 @@ pub struct RecoveryReport {
     pub frames_lost: u64,
 }
 
+/// Why the log could not be replayed.
+#[derive(Debug)]
+pub(super) enum ReplayError {
+    /// The index could not be read or written; it can be made anew.
+    Index(IndexError),
+    /// A segment could not be read where the log may end.
+    Segment(io::Error),
+}
+
+impl From<IndexError> for ReplayError {
+    fn from(error: IndexError) -> Self {
+        Self::Index(error)
+    }
+}
+
+impl From<io::Error> for ReplayError {
+    fn from(error: io::Error) -> Self {
+        Self::Segment(error)
+    }
+}
+
 /// Where the log ends.
 pub(super) struct Tail {
     pub(super) segment: u64,
@@ -104,7 +129,7 @@ pub(super) struct Replay<'a> {
 
 impl Replay<'_> {
     /// Applies all frames from `from` on.
-    pub(super) fn run(&mut self, from: Position) -> Result<Tail, IndexError> {
+    pub(super) fn run(&mut self, from: Position) -> Result<Tail, ReplayError> {
         let mut tail =
             Tail { segment: 0, offset: SEGMENT_HEADER_LEN, number_next: from.number.max(1), torn: Vec::new() };
         let mut pending = Pending::default();
@@ -118,17 +143,24 @@ impl Replay<'_> {
         }
         let vouched = (pending.segment, pending.end) <= (self.floor.segment, self.floor.offset);
         if self.last_frame == LastFrame::Unsure && !vouched {
-            let torn = |record: &Record| match record {
-                Record::Chunk { chunk, location } if !self.shared.is_whole(*chunk, location) => {
-                    Some((*chunk, *location))
-                }
-                _ => None,
-            };
-            tail.torn = pending.records.iter().filter_map(torn).collect();
+            tail.torn = self.torn(&pending.records)?;
             pending.drop_all(&tail.torn.iter().map(|(_, location)| location.position()).collect());
         }
         self.apply_all(&pending.records)?;
         Ok(tail)
+    }
+
+    /// Chunk records whose bytes are not whole.
+    fn torn(&self, records: &[Record]) -> io::Result<Vec<(ChunkId, Location)>> {
+        let mut torn = Vec::new();
+        for record in records {
+            if let Record::Chunk { chunk, location } = record
+                && !self.shared.is_whole(*chunk, location)?
+            {
+                torn.push((*chunk, *location));
+            }
+        }
+        Ok(torn)
     }
 
     fn replay_segment(
@@ -136,12 +168,13 @@ impl Replay<'_> {
         segment: &Arc<Segment>,
         tail: &mut Tail,
         pending: &mut Pending,
-    ) -> Result<(), IndexError> {
-        let log = LogReader::new(segment, self.secret);
+    ) -> Result<(), ReplayError> {
+        let unreadable = if segment.sequence < self.floor.segment { Unreadable::IsDamage } else { Unreadable::IsError };
+        let log = LogReader::new(segment, self.secret, unreadable)?;
         // Within a segment frame numbers have no gaps, but its first one is known only by reading it.
         let mut expected = None;
         loop {
-            if let Some((header, records)) = log.read_frame(tail.offset, tail.number_next) {
+            if let Some((header, records)) = log.read_frame(tail.offset, tail.number_next)? {
                 self.report.frames_replayed += 1;
                 tail.offset += header.len;
                 tail.number_next = header.number + 1;
@@ -156,7 +189,7 @@ impl Replay<'_> {
                 self.apply_all(&previous.records)?;
                 continue;
             }
-            let found = log.find_frame(tail.offset.saturating_add(FRAME_ALIGN), tail.number_next);
+            let found = log.find_frame(tail.offset.saturating_add(FRAME_ALIGN), tail.number_next)?;
             let floor = (segment.sequence == self.floor.segment && tail.offset < self.floor.offset)
                 .then_some((self.floor.offset, self.floor.number));
             let Some((offset, number)) = found.or(floor) else {
@@ -279,61 +312,92 @@ pub(super) fn adopt_live(shared: &Shared, lines: &[SegmentLine]) -> Option<Live>
     Some(Live { bytes, chunks: lines.iter().map(|line| line.live_count).sum(), lost: 0 })
 }
 
+/// What a place that cannot be read counts as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// As one that holds no frame.
+    IsDamage,
+    /// As an error: it may hold a frame.
+    IsError,
+}
+
 /// Reads frames of one segment.
 pub(super) struct LogReader<'a> {
     segment: &'a Segment,
     key: FrameKey,
     file_len: u64,
+    unreadable: Unreadable,
 }
 
 impl<'a> LogReader<'a> {
-    pub(super) fn new(segment: &'a Segment, secret: &[u8; 16]) -> Self {
-        // Unreadable is as good as empty here: what is in it is then found missing.
-        let file_len = segment.file.len().unwrap_or(0).min(u64::from(u32::MAX));
-        Self { segment, key: FrameKey::derive(secret, segment.sequence), file_len }
+    pub(super) fn new(segment: &'a Segment, secret: &[u8; 16], unreadable: Unreadable) -> io::Result<Self> {
+        let file_len = segment.file.len()?.min(u64::from(u32::MAX));
+        Ok(Self { segment, key: FrameKey::derive(secret, segment.sequence), file_len, unreadable })
     }
 
     /// The frame at `offset`, if a whole one numbered `number_min` or later is there.
-    pub(super) fn read_frame(&self, offset: u32, number_min: u64) -> Option<(FrameHeader, Vec<Record>)> {
+    pub(super) fn read_frame(&self, offset: u32, number_min: u64) -> io::Result<Option<(FrameHeader, Vec<Record>)>> {
         let mut bytes = vec![0; FRAME_ALIGN as usize];
-        self.fill(offset, &mut bytes)?;
-        let header = frame::decode_header(&self.key, self.segment.sequence, &bytes)?;
+        if self.read(offset, &mut bytes)? < bytes.len() {
+            return Ok(None);
+        }
+        let Some(header) = frame::decode_header(&self.key, self.segment.sequence, &bytes) else { return Ok(None) };
         if header.number < number_min || u64::from(offset) + u64::from(header.len) > u64::from(u32::MAX) {
-            return None;
+            return Ok(None);
         }
         if header.table_end() > bytes.len() {
             bytes.resize(header.table_end(), 0);
-            self.fill(offset, &mut bytes)?;
+            if self.read(offset, &mut bytes)? < bytes.len() {
+                return Ok(None);
+            }
         }
-        let records = frame::decode_table(&self.key, self.segment.sequence, offset, &header, &bytes)?;
-        Some((header, records))
+        let records = frame::decode_table(&self.key, self.segment.sequence, offset, &header, &bytes);
+        Ok(records.map(|records| (header, records)))
     }
 
     /// The next place at or after `from` with a whole frame numbered `number_min` or later.
-    pub(super) fn find_frame(&self, from: u32, number_min: u64) -> Option<(u32, u64)> {
-        let mut window = vec![0; SEARCH_LEN];
-        let mut offset = from;
-        while u64::from(offset) < self.file_len {
-            let read = self.segment.file.read_at(u64::from(offset), &mut window).unwrap_or(0);
-            for (i, block) in window[..read].chunks(FRAME_ALIGN as usize).enumerate() {
-                let Some(header) = block.get(..FRAME_HEADER_LEN) else {
-                    continue;
-                };
-                if frame::decode_header(&self.key, self.segment.sequence, header).is_none() {
+    pub(super) fn find_frame(&self, from: u32, number_min: u64) -> io::Result<Option<(u32, u64)>> {
+        let mut window = vec![0; SEARCH_LEN as usize];
+        let mut window_start = from;
+        while u64::from(window_start) < self.file_len {
+            let read = self.read_window(window_start, &mut window)?;
+            for (block, start) in
+                window[..read].chunks(FRAME_ALIGN as usize).zip((window_start..).step_by(FRAME_ALIGN as usize))
+            {
+                if frame::decode_header(&self.key, self.segment.sequence, block).is_none() {
                     continue;
                 }
-                let at = offset.checked_add(u32::try_from(i).ok()?.checked_mul(FRAME_ALIGN)?)?;
-                if let Some((header, _)) = self.read_frame(at, number_min) {
-                    return Some((at, header.number));
+                if let Some((header, _)) = self.read_frame(start, number_min)? {
+                    return Ok(Some((start, header.number)));
                 }
             }
-            offset = offset.checked_add(u32::try_from(SEARCH_LEN).ok()?)?;
+            let Some(next) = window_start.checked_add(SEARCH_LEN) else { return Ok(None) };
+            window_start = next;
         }
-        None
+        Ok(None)
     }
 
-    fn fill(&self, offset: u32, into: &mut [u8]) -> Option<()> {
-        let read = self.segment.file.read_at(u64::from(offset), into).ok()?;
-        (read == into.len()).then_some(())
+    /// Fills the window as far as the file goes; blocks that cannot be read are zeros if they count as damage.
+    fn read_window(&self, start: u32, window: &mut [u8]) -> io::Result<usize> {
+        if let Ok(read) = self.segment.file.read_at(u64::from(start), window) {
+            return Ok(read);
+        }
+        let len = usize::try_from(self.file_len.saturating_sub(u64::from(start))).unwrap_or(usize::MAX);
+        let len = len.min(window.len());
+        for (block, offset) in
+            window[..len].chunks_mut(FRAME_ALIGN as usize).zip((start..).step_by(FRAME_ALIGN as usize))
+        {
+            block.fill(0);
+            self.read(offset, block)?;
+        }
+        Ok(len)
+    }
+
+    /// Bytes read; none where nothing can be read and that counts as damage.
+    fn read(&self, offset: u32, into: &mut [u8]) -> io::Result<usize> {
+        match self.segment.file.read_at(u64::from(offset), into) {
+            Err(_) if self.unreadable == Unreadable::IsDamage => Ok(0),
+            result => result,
+        }
     }
 }

@@ -154,6 +154,22 @@ impl Model {
     }
 }
 
+/// Appends side by side, so that commits are shared. Whether all succeeded.
+pub(super) async fn append_together(drive: &Drive, batch: &[(u64, usize)], model: &mut Model) -> bool {
+    let mut tasks = tokio::task::JoinSet::new();
+    for (n, len) in batch.iter().copied() {
+        let drive = drive.clone();
+        tasks.spawn(async move { (n, len, drive.append(sealed(n, len)).await) });
+    }
+    let mut all = true;
+    while let Some(result) = tasks.join_next().await {
+        let (n, len, result) = result.unwrap();
+        all &= result.is_ok();
+        model.fates.insert(n, if result.is_ok() { Fate::Stored(len) } else { Fate::Unknown(len) });
+    }
+    all
+}
+
 pub(super) async fn append_all(drive: &Drive, chunks: impl IntoIterator<Item = (u64, usize)>) {
     for (n, len) in chunks {
         drive.append(sealed(n, len)).await.unwrap();

@@ -65,21 +65,6 @@ async fn play(drive: &Drive, steps: &[Step], model: &mut Model) -> bool {
     true
 }
 
-async fn append_together(drive: &Drive, batch: &[(u64, usize)], model: &mut Model) -> bool {
-    let mut tasks = tokio::task::JoinSet::new();
-    for (n, len) in batch.iter().copied() {
-        let drive = drive.clone();
-        tasks.spawn(async move { (n, len, drive.append(sealed(n, len)).await) });
-    }
-    let mut all = true;
-    while let Some(result) = tasks.join_next().await {
-        let (n, len, result) = result.unwrap();
-        all &= result.is_ok();
-        model.fates.insert(n, if result.is_ok() { Fate::Stored(len) } else { Fate::Unknown(len) });
-    }
-    all
-}
-
 /// Counts what the matrix met, so that a scenario that never happens is noticed.
 #[derive(Default, Debug)]
 struct Met {

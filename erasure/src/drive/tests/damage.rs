@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::drive::segment::SEGMENT_HEADER_LEN;
+use crate::files::{SimFault, SimOp};
 
 /// Appends one chunk per frame and returns the offset of each frame in the first segment.
 async fn frames(rig: &Rig, drive: &Drive, lens: &[usize]) -> Vec<u64> {
@@ -304,4 +305,79 @@ async fn segments_that_vanish_while_the_drive_is_closed_are_noticed_and_their_ch
         assert_eq!(drive.recovery().index_rebuilt, None);
         model.check(&drive, "and once more").await;
     }
+}
+
+#[tokio::test]
+async fn what_compaction_moves_beside_thousands_of_tombstones_survives_a_crash() {
+    let mut rig = Rig::new(31);
+    rig.config = DriveConfig { segment_len: 4 << 20, checkpoint_changes: usize::MAX, ..rig.config };
+    let drive = rig.open();
+    let mut model = Model::default();
+    // The first segment: half alive for good, and more small chunks to be deleted than a frame has records.
+    let keepers: Vec<_> = (0..50).map(|n| (n, 55_000)).collect();
+    let victims: Vec<_> = (1_000..5_500).map(|n| (n, 10)).collect();
+    assert!(append_together(&drive, &keepers, &mut model).await);
+    assert!(append_together(&drive, &victims, &mut model).await);
+    // The second one: their tombstones, a few chunks that stay and many that go.
+    let moved: Vec<_> = (100..103).map(|n| (n, 5_000)).collect();
+    let fillers: Vec<_> = (9_999..10_080).map(|n| (n, 60_000)).collect();
+    // Too long for what is left of the first segment.
+    assert!(append_together(&drive, &[(9_999, 700_000)], &mut model).await);
+    assert_eq!(rig.segments().len(), 2);
+    for some in victims.chunks(900) {
+        drive.delete(&some.iter().map(|(n, _)| chunk_id(*n)).collect::<Vec<_>>()).await.unwrap();
+    }
+    assert!(append_together(&drive, &moved, &mut model).await);
+    assert!(append_together(&drive, &fillers[1..], &mut model).await);
+    for (n, _) in &fillers {
+        drive.delete(&[chunk_id(*n)]).await.unwrap();
+    }
+    model.fates.extend(victims.iter().chain(&fillers).map(|(n, _)| (*n, Fate::Deleted)));
+    drive.compact().await.unwrap();
+    let second = |path: &PathBuf| path.ends_with("0000000000000002.seg");
+    assert!(!rig.segments().iter().any(second), "the second segment was not compacted: the test shows nothing");
+    drop(drive);
+    rig.crash();
+    for checkpoint in ["there", "lost"] {
+        let drive = rig.open();
+        assert_eq!(drive.recovery().corrupt_regions, [], "checkpoint {checkpoint}");
+        model.check(&drive, &format!("checkpoint {checkpoint}")).await;
+        drop(drive);
+        rig.crash();
+        rig.lose_checkpoint();
+    }
+}
+
+#[tokio::test]
+async fn a_read_error_while_a_drive_opens_is_never_taken_for_the_end_of_its_log() {
+    let (mut refused, mut opened) = (0, 0);
+    for skip in 0..40 {
+        let rig = Rig::new(32);
+        let drive = rig.open();
+        let mut model = Model::default();
+        for n in 0..6 {
+            append_all(&drive, [(n, 9_000)]).await;
+            model.fates.insert(n, Fate::Stored(9_000));
+        }
+        drop(drive);
+        rig.crash();
+        rig.files.inject(SimFault::FailOnce { op: SimOp::Read, skip });
+        match rig.try_open() {
+            Ok(drive) => {
+                opened += 1;
+                rig.files.heal();
+                // What is written now must not lie over what was there.
+                append_all(&drive, [(100, 9_000)]).await;
+                model.fates.insert(100, Fate::Stored(9_000));
+            }
+            Err(OpenError::Io { .. }) => refused += 1,
+            Err(other) => panic!("read {skip}: {other}"),
+        }
+        rig.files.heal();
+        rig.crash();
+        let drive = rig.open();
+        model.check(&drive, &format!("read {skip}")).await;
+        assert_eq!(drive.recovery().corrupt_regions, [], "read {skip}");
+    }
+    assert!(refused > 3 && opened > 3, "{refused} opens refused, {opened} not");
 }
