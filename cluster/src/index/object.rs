@@ -18,15 +18,27 @@ pub(super) const CUT: u8 = 0x81;
 const APART_LEN_MIN: usize = 256;
 
 /// The whole record of a key's current entry, as [`ObjectEntry::encode`] made it.
+///
+/// `state` may change between two reads of it. So the record is looked at again after the body: it names its version,
+/// which never comes twice, hence if it is the same the body is that version's.
 pub(super) fn read(state: &dyn StateRead, bucket: BucketId, key: &str) -> Result<Option<Bytes>, StateError> {
     let entry_key = keys::object_key(bucket, key);
-    let Some(stored) = state.get(&entry_key)? else { return Ok(None) };
-    let Some((&CUT, fields)) = stored.split_first() else { return Ok(Some(stored)) };
-    let Some(body) = state.get(&keys::body_key(bucket, key))? else {
-        let cause = DecodeError::Malformed { what: "object entry", cause: "its body is missing".to_owned() };
-        return Err(StateError::Damaged { key: entry_key, cause });
-    };
-    Ok(Some([&[FORMAT_V1], fields, &body].concat().into()))
+    let mut stored = state.get(&entry_key)?;
+    loop {
+        let Some(record) = &stored else { return Ok(None) };
+        let Some((&CUT, fields)) = record.split_first() else { return Ok(stored) };
+        let body = state.get(&keys::body_key(bucket, key))?;
+        let again = state.get(&entry_key)?;
+        if again != stored {
+            stored = again;
+            continue;
+        }
+        let Some(body) = body else {
+            let cause = DecodeError::Malformed { what: "object entry", cause: "its body is missing".to_owned() };
+            return Err(StateError::Damaged { key: entry_key, cause });
+        };
+        return Ok(Some([&[FORMAT_V1], fields, &body].concat().into()));
+    }
 }
 
 /// Makes `entry` the current one, in place of `replaced`.
@@ -70,11 +82,14 @@ fn len_apart(entry: &ObjectEntry) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
     use crate::codec::Blob;
+    use crate::ids::VersionId;
     use crate::index::EntryHead;
     use crate::index::entry::tests::entry;
-    use crate::state::MemoryState;
+    use crate::state::{MemoryState, Visit};
 
     const BUCKET: BucketId = BucketId(7);
 
@@ -103,6 +118,41 @@ mod tests {
         delete(&mut state, BUCKET, "k", &inline(500));
         assert_eq!(state, MemoryState::new());
         assert_eq!(read(&state, BUCKET, "k").unwrap(), None);
+    }
+
+    /// A state into which `next` is put after the first read.
+    struct Overwritten {
+        state: RefCell<MemoryState>,
+        next: RefCell<Option<Option<ObjectEntry>>>,
+        current: ObjectEntry,
+    }
+
+    impl StateRead for Overwritten {
+        fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
+            let value = self.state.borrow().get(key);
+            match self.next.take() {
+                Some(Some(next)) => put(&mut *self.state.borrow_mut(), BUCKET, "k", &next, Some(&self.current)),
+                Some(None) => delete(&mut *self.state.borrow_mut(), BUCKET, "k", &self.current),
+                None => {}
+            }
+            value
+        }
+
+        fn scan(&self, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), StateError> {
+            self.state.borrow().scan(from, to, visit)
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_replaced_while_it_is_read_is_old_or_new_and_never_a_mix() {
+        let other = |len| ObjectEntry { version: VersionId([9; 16]), ..inline(len) };
+        for next in [Some(other(500)), Some(other(600)), Some(other(3)), Some(entry(2)), None] {
+            let (mut state, current) = (MemoryState::new(), inline(500));
+            put(&mut state, BUCKET, "k", &current, None);
+            let expected = next.as_ref().map(|entry| Bytes::from(entry.encode()));
+            let state = Overwritten { state: RefCell::new(state), next: RefCell::new(Some(next)), current };
+            assert_eq!(read(&state, BUCKET, "k").unwrap(), expected);
+        }
     }
 
     #[test]
