@@ -201,6 +201,12 @@ pub enum KvError {
         /// What the engine said.
         reason: String,
     },
+    /// A write or sync has not come back. It may still, or never; whether it happened is unknown.
+    #[error("the store has not answered for {seconds} s")]
+    Stuck {
+        /// How long it has been waited for.
+        seconds: u64,
+    },
     /// The writer was shut down.
     #[error("the store was closed")]
     Closed,

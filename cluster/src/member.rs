@@ -22,6 +22,7 @@ mod seams;
 mod service;
 mod start;
 mod state_dir;
+mod store_watch;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

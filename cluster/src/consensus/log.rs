@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, ControlFlow, RangeBounds};
+use std::ops::{Bound, ControlFlow, Range, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::Stream;
@@ -166,27 +166,29 @@ impl Log {
             start: Bound::Included(keys::entries(group)),
             end: Bound::Included(keys::entry(group, purged.index)),
         };
-        let mut first = None;
+        let (mut first, mut end) = (None, 0);
         self.shared.kv.scan(Space::Log, &range, &mut |key, _| {
-            first = keys::entry_index(key);
-            ControlFlow::Break(())
+            let index = keys::entry_index(key);
+            first = first.or(index);
+            end = index.map_or(end, |index| index + 1);
+            ControlFlow::Continue(())
         })?;
         if let Some(first) = first {
-            self.submit_deletes(first, purged.index, None);
+            self.submit_deletes(first..end, None);
         }
         Ok(())
     }
 
     /// Deletes entries oldest first, in bounded batches. `mark` goes with the first batch.
-    fn submit_deletes(&self, first: u64, last: u64, mark: Option<LogId>) {
+    fn submit_deletes(&self, indexes: Range<u64>, mark: Option<LogId>) {
         let group = self.shared.group;
         let mut batch = Batch::new();
         if let Some(mark) = mark {
             batch.put(Space::Log, keys::purged(group), codec::encode(&v1::LogId::from(mark)));
         }
-        for index in first..=last {
+        for (count, index) in (1..).zip(indexes) {
             batch.delete(Space::Log, keys::entry(group, index));
-            if (index - first) % DELETE_COUNT_MAX == DELETE_COUNT_MAX - 1 {
+            if count % DELETE_COUNT_MAX == 0 {
                 self.shared.writer.submit(std::mem::take(&mut batch), log_failure);
             }
         }
@@ -438,13 +440,14 @@ impl RaftLogStorage<Types> for Log {
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         // A barrier: whatever state was applied from these entries is durable before they go.
         self.shared.writer.write_durably(Batch::new()).await?;
-        let first = {
+        let stored = {
             let mut cache = self.cache();
-            let first = next_index(cache.purged);
+            // A state that was taken over whole is ahead of the log, maybe by millions of entries that never were here.
+            let stored = next_index(cache.purged)..cache.next_index().min(upto.index + 1);
             cache.purge(upto);
-            first
+            stored
         };
-        self.submit_deletes(first, upto.index, Some(upto));
+        self.submit_deletes(stored, Some(upto));
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use prometheus::{IntCounter, Registry};
 pub struct LogMetrics {
     pub(super) syncs: IntCounter,
     pub(super) batches: IntCounter,
-    pub(super) bytes: IntCounter,
+    pub(crate) bytes: IntCounter,
 }
 
 impl LogMetrics {

@@ -8,12 +8,14 @@
 //! (follower) outstanding.
 //!
 //! The first error is final: that batch and all later ones are answered with it, and nothing is retried, because a sync
-//! that succeeds after one that failed proves nothing.
+//! that succeeds after one that failed proves nothing. A drive that does not answer at all is given up by
+//! [`LogWriter::fail_if_stuck`]: else its replicas would go on to lead groups of which nothing can be written here.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::{Batch, Kv, KvError, LogMetrics};
 
@@ -57,12 +59,18 @@ struct Answers {
 }
 
 impl Answers {
-    /// Answers whom the write was enough for.
-    fn settle_written(&mut self) {
-        for done in self.written.drain(..) {
-            done(Ok(()));
+    fn settle(self, result: &Result<(), KvError>) {
+        for done in self.written.into_iter().chain(self.durable) {
+            done(result.clone());
         }
     }
+}
+
+/// What the writer is doing. It is shared so that who waits can be answered although the writer hangs.
+#[derive(Default)]
+struct Turn {
+    since: Option<Instant>,
+    answers: Answers,
 }
 
 #[derive(Default)]
@@ -75,6 +83,7 @@ struct Shared {
     queue: Mutex<Queue>,
     arrived_thread: Condvar,
     arrived_task: Notify,
+    turn: Mutex<Turn>,
     failure: watch::Sender<Option<KvError>>,
     kv: Arc<dyn Kv>,
     metrics: LogMetrics,
@@ -85,17 +94,65 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a group as one batch, unless the writer has failed, and answers whom the write is enough for. Returns who
-    /// still waits: for a sync, or for the error.
-    fn write_group(&self, group: Vec<Submission>) -> (Result<(), KvError>, Answers) {
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a turn: writes a group as one batch, unless the writer has failed, and answers whom the write is enough
+    /// for. Whether anybody waits for a sync.
+    fn write_group(&self, group: Vec<Submission>) -> Result<bool, KvError> {
         self.metrics.batches.inc_by(group.len() as u64);
-        let (batch, mut answers) = join_group(group);
+        let (batch, answers) = join_group(group);
+        *self.turn() = Turn { since: Some(Instant::now()), answers };
         let failure = self.failure.borrow().clone();
-        let written = failure.map_or_else(|| self.write(batch), Err);
-        if written.is_ok() {
-            answers.settle_written();
+        failure.map_or_else(|| self.write(batch), Err)?;
+        let (written, must_sync) = {
+            let answers = &mut self.turn().answers;
+            (std::mem::take(&mut answers.written), !answers.durable.is_empty())
+        };
+        written.into_iter().for_each(|done| done(Ok(())));
+        Ok(must_sync)
+    }
+
+    /// Ends a turn: answers who still waits for it; on error ends the writer.
+    fn settle(&self, result: &Result<(), KvError>) {
+        match result {
+            Ok(()) => {
+                let Turn { answers, .. } = std::mem::take(&mut *self.turn());
+                answers.settle(&Ok(()));
+            }
+            Err(error) => {
+                self.fail(error);
+                self.turn().since = None;
+            }
         }
-        (written, answers)
+    }
+
+    /// Ends the writer: the first error counts. Whoever waits, for this turn or for a later one, is answered with it.
+    fn fail(&self, error: &KvError) {
+        self.failure.send_if_modified(|failure| {
+            let is_first = failure.is_none();
+            if is_first {
+                *failure = Some(error.clone());
+            }
+            is_first
+        });
+        let waiting = {
+            let mut queue = self.queue();
+            queue.closed = true;
+            std::mem::take(&mut queue.waiting)
+        };
+        let in_turn = std::mem::take(&mut self.turn().answers);
+        in_turn.settle(&Err(error.clone()));
+        for submission in waiting {
+            (submission.done)(Err(error.clone()));
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.arrived_thread.notify_one();
+        self.arrived_task.notify_one();
     }
 
     fn write(&self, batch: Batch) -> Result<(), KvError> {
@@ -134,6 +191,7 @@ impl LogWriter {
             queue: Mutex::default(),
             arrived_thread: Condvar::new(),
             arrived_task: Notify::new(),
+            turn: Mutex::default(),
             failure: watch::Sender::new(None),
             kv,
             metrics,
@@ -178,8 +236,7 @@ impl LogWriter {
         }
         queue.waiting.push(Submission { batch, until, done: Box::new(done) });
         drop(queue);
-        self.shared.arrived_thread.notify_one();
-        self.shared.arrived_task.notify_one();
+        self.shared.wake();
     }
 
     /// Writes `batch` and waits until it is durable. Cancelling stops the waiting, not the write.
@@ -211,14 +268,15 @@ impl LogWriter {
     /// Ends the writer with `error`, as if it had occurred in it: a failed write of state on the same drive must stop
     /// every replica there.
     pub fn fail(&self, error: &KvError) {
-        self.shared.failure.send_if_modified(|failure| {
-            let first = failure.is_none();
-            if first {
-                *failure = Some(error.clone());
-            }
-            first
-        });
-        self.close();
+        self.shared.fail(error);
+    }
+
+    /// Ends the writer if its present write or sync has taken longer than `patience`: see [`KvError::Stuck`].
+    pub fn fail_if_stuck(&self, patience: Duration) {
+        let waited = self.shared.turn().since.map(|since| since.elapsed());
+        if let Some(waited) = waited.filter(|waited| *waited > patience) {
+            self.fail(&KvError::Stuck { seconds: waited.as_secs() });
+        }
     }
 
     /// The error that ended the writer, if one did.
@@ -231,9 +289,13 @@ impl LogWriter {
         self.shared.failure.subscribe()
     }
 
-    /// Writes and syncs what was submitted, then ends the writer. Later submissions are refused.
+    /// Writes and syncs what was submitted, then ends the writer. Later submissions are refused. A writer that was given
+    /// up while it hung is left behind.
     pub async fn shutdown(&self) {
         self.close();
+        if matches!(self.failure(), Some(KvError::Stuck { .. })) && self.shared.turn().since.is_some() {
+            return;
+        }
         let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
         match worker {
             Some(Worker::Thread(thread)) => join_thread(thread),
@@ -248,8 +310,7 @@ impl LogWriter {
 
     fn close(&self) {
         self.shared.queue().closed = true;
-        self.shared.arrived_thread.notify_one();
-        self.shared.arrived_task.notify_one();
+        self.shared.wake();
     }
 }
 
@@ -288,32 +349,6 @@ fn join_group(group: Vec<Submission>) -> (Batch, Answers) {
     (batch, answers)
 }
 
-/// Answers who still waits for a turn; on error ends the writer and answers everything that waits.
-fn settle(shared: &Shared, result: &Result<(), KvError>, answers: Answers) {
-    if let Err(error) = result {
-        shared.failure.send_if_modified(|failure| {
-            let first = failure.is_none();
-            if first {
-                *failure = Some(error.clone());
-            }
-            first
-        });
-    }
-    for done in answers.written.into_iter().chain(answers.durable) {
-        done(result.clone());
-    }
-    if let Err(error) = result {
-        let waiting = {
-            let mut queue = shared.queue();
-            queue.closed = true;
-            std::mem::take(&mut queue.waiting)
-        };
-        for submission in waiting {
-            (submission.done)(Err(error.clone()));
-        }
-    }
-}
-
 fn run_thread(shared: &Shared) {
     loop {
         let group = {
@@ -326,11 +361,12 @@ fn run_thread(shared: &Shared) {
         if group.is_empty() {
             return;
         }
-        let (mut result, answers) = shared.write_group(group);
-        if result.is_ok() && !answers.durable.is_empty() {
-            result = shared.sync();
-        }
-        settle(shared, &result, answers);
+        let result = match shared.write_group(group) {
+            Ok(true) => shared.sync(),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        shared.settle(&result);
     }
 }
 
@@ -347,15 +383,18 @@ async fn run_task(shared: &Shared, sync_delay: Duration) {
             shared.arrived_task.notified().await;
             continue;
         }
-        let (mut result, answers) = shared.write_group(group);
-        if result.is_ok() && !answers.durable.is_empty() {
-            if sync_delay.is_zero() {
-                tokio::task::yield_now().await;
-            } else {
-                tokio::time::sleep(sync_delay).await;
+        let result = match shared.write_group(group) {
+            Ok(true) => {
+                if sync_delay.is_zero() {
+                    tokio::task::yield_now().await;
+                } else {
+                    tokio::time::sleep(sync_delay).await;
+                }
+                shared.sync()
             }
-            result = shared.sync();
-        }
-        settle(shared, &result, answers);
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        shared.settle(&result);
     }
 }

@@ -231,3 +231,69 @@ async fn the_first_error_ends_the_writer_and_is_never_retried() {
     assert_eq!(scan(&kv.crash(CrashLoss::AllUnsynced), Space::Log, &all(), usize::MAX).len(), 1);
     writer.shutdown().await;
 }
+
+/// A store whose syncs wait until they are let go.
+struct HangingKv {
+    kv: MemoryKv,
+    began: std::sync::mpsc::SyncSender<()>,
+    go_on: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl KvView for HangingKv {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<bytes::Bytes>, KvError> {
+        self.kv.get(space, key)
+    }
+
+    fn scan(&self, space: Space, range: &KeyRange, visit: &mut super::Visit<'_>) -> Result<(), KvError> {
+        self.kv.scan(space, range, visit)
+    }
+}
+
+impl Kv for HangingKv {
+    fn write(&self, batch: Batch) -> Result<(), KvError> {
+        self.kv.write(batch)
+    }
+
+    fn sync(&self) -> Result<(), KvError> {
+        self.began.send(()).unwrap();
+        self.go_on.lock().unwrap().recv().unwrap();
+        self.kv.sync()
+    }
+
+    fn snapshot(&self) -> Arc<dyn KvView> {
+        self.kv.snapshot()
+    }
+
+    fn usage(&self) -> super::KvUsage {
+        self.kv.usage()
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_drive_that_never_answers_is_answered_when_it_is_given_up() {
+    let (began, begins) = std::sync::mpsc::sync_channel(1);
+    let (let_go, go_on) = std::sync::mpsc::sync_channel(1);
+    let kv = Arc::new(HangingKv { kv: MemoryKv::new(), began, go_on: Mutex::new(go_on) });
+    let writer = LogWriter::start(kv, Executor::Threads, LogMetrics::unregistered()).unwrap();
+    let one = |key: u8| {
+        let mut batch = Batch::new();
+        batch.put(Space::Log, vec![key], vec![key]);
+        batch
+    };
+    let waits = |batch| {
+        let writer = writer.clone();
+        tokio::spawn(async move { writer.write_durably(batch).await })
+    };
+    let in_turn = waits(one(1));
+    tokio::task::spawn_blocking(move || begins.recv().unwrap()).await.unwrap();
+    writer.fail_if_stuck(Duration::from_secs(3_600));
+    assert_eq!(writer.failure(), None);
+    let in_queue = waits(one(2));
+    writer.fail_if_stuck(Duration::ZERO);
+    let stuck = Err(KvError::Stuck { seconds: 0 });
+    assert_eq!((in_turn.await.unwrap(), in_queue.await.unwrap()), (stuck.clone(), stuck.clone()));
+    assert_eq!(writer.write(one(3)).await, stuck);
+    // Left behind, not waited for.
+    writer.shutdown().await;
+    let_go.send(()).unwrap();
+}

@@ -2,7 +2,7 @@
 //! shards on their drives.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use drystone_transport::Peers;
@@ -35,16 +35,21 @@ pub enum ReplicasError {
 
 /// The log writers of the opened stores, to be closed after all replicas.
 #[derive(Default)]
-pub(super) struct Stores(Mutex<Vec<LogWriter>>);
+pub(super) struct Stores(Mutex<Vec<(PathBuf, LogWriter)>>);
 
 impl Stores {
-    fn add(&self, writer: LogWriter) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(writer);
+    fn add(&self, dir: PathBuf, writer: LogWriter) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((dir, writer));
+    }
+
+    /// The stores and where they lie.
+    pub(super) fn all(&self) -> Vec<(PathBuf, LogWriter)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) async fn close(&self) {
         let writers = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for writer in writers {
+        for (_, writer) in writers {
             writer.shutdown().await;
         }
     }
@@ -72,13 +77,14 @@ pub(super) async fn start(
 ) -> Result<(), ReplicasError> {
     let mode = if member.record().founded { StartMode::Resume } else { StartMode::Create };
     let starter = Starter { member, seams, network: Arc::new(PeerNetwork::new(member, peers.clone())), mode };
-    let control = starter.open(&member.config.state_dir.join("control"))?;
-    stores.add(control.log_writer.clone());
+    let dir = member.config.state_dir.join("control");
+    let control = starter.open(&dir)?;
+    stores.add(dir, control.log_writer.clone());
     starter.start_control(&control).await?;
     for (drive, shards) in starter.shards_by_drive() {
         match starter.open_on_drive(drive) {
-            Ok(store) => {
-                stores.add(store.log_writer.clone());
+            Ok((dir, store)) => {
+                stores.add(dir, store.log_writer.clone());
                 for (shard, replica) in shards {
                     starter.start_shard(shard, replica, &store).await;
                 }
@@ -97,12 +103,14 @@ impl Starter<'_> {
         Ok(Store { kv, log_writer })
     }
 
-    fn open_on_drive(&self, drive: DriveId) -> Result<Store, String> {
+    fn open_on_drive(&self, drive: DriveId) -> Result<(PathBuf, Store), String> {
         if let Some(reason) = self.member.lost_drives.get(&drive) {
             return Err(reason.clone());
         }
         let path = self.member.drive_paths.get(&drive).ok_or_else(|| format!("drive {drive} has no directory"))?;
-        self.open(&path.join("index")).map_err(|error| error.to_string())
+        let dir = path.join("index");
+        let store = self.open(&dir).map_err(|error| error.to_string())?;
+        Ok((dir, store))
     }
 
     fn shards_by_drive(&self) -> BTreeMap<DriveId, Vec<(u16, ReplicaId)>> {

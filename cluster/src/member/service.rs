@@ -92,7 +92,7 @@ impl Member {
         match method {
             Method::Consensus => {
                 let message: ConsensusMessage = decode(body).map_err(Fault::malformed)?;
-                self.handle_consensus(GroupId(message.group), message.body.0).await
+                by_deadline(deadline, self.handle_consensus(GroupId(message.group), message.body.0)).await
             }
             Method::Heartbeat => {
                 let theirs: Heartbeat = decode(body).map_err(Fault::malformed)?;

@@ -34,6 +34,7 @@ use super::replicas::{ReplicasError, Stores};
 use super::seams::{Seams, TransportClock};
 use super::service::PeerService;
 use super::state_dir::{MemberRecord, StateDir, StateDirError};
+use super::store_watch::watch_store;
 use super::{Member, MemberConfig, NotReady, replicas};
 use crate::beat::Beat;
 use crate::consensus::ReplicaRole;
@@ -341,6 +342,9 @@ impl Running {
         self.tasks.spawn(finish_interrupted_deletions(store, self.stop.clone()));
         self.tasks.spawn(watch_readiness(Arc::clone(&self.member), groups.clone(), self.stop.clone()));
         self.tasks.spawn(super::first_key::install_first_key(Arc::clone(&self.member), groups, self.stop.clone()));
+        for (dir, writer) in self.stores.all() {
+            self.tasks.spawn(watch_store(dir.display().to_string(), writer, self.stop.clone()));
+        }
         self.tasks.close();
     }
 
