@@ -47,8 +47,13 @@ impl GroupStatus {
     pub(super) fn new(metrics: &Metrics) -> Self {
         let members = members_of(metrics.membership_config.membership());
         let role = role(metrics);
-        // After a restart the library names the leader of its stored vote, which may be itself.
-        let is_known = |id: &u64| *id != metrics.id || role == ReplicaRole::Leader;
+        // After a restart the library names the leader of its stored vote, which may be itself; after its end the last
+        // one it heard of, for ever.
+        let is_known = |id: &u64| match role {
+            ReplicaRole::Leader => true,
+            ReplicaRole::Stopped => false,
+            _ => *id != metrics.id,
+        };
         let leader = metrics.current_leader.filter(is_known).and_then(|id| {
             let replica = ReplicaId(id);
             members.get(&replica).map(|(node, _)| (replica, *node))

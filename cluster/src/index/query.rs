@@ -185,6 +185,31 @@ pub fn garbage_due(
     Ok(due)
 }
 
+/// Records at the head of the queue that say they become garbage only in the future: written by way of a clock that was
+/// ahead. They would hold up all behind them until that time.
+///
+/// # Errors
+/// As [`object`].
+pub fn garbage_ahead(
+    state: &dyn StateRead,
+    now_ms: u64,
+    delay_ms: u64,
+) -> Result<Vec<(u64, GarbageRecord)>, StateError> {
+    let (mut ahead, mut count) = (Vec::new(), 0);
+    scan_records(state, &[keys::GARBAGE], &[keys::GARBAGE], |raw, record: GarbageRecord| {
+        if count == NOT_DUE_COUNT_MAX {
+            return ControlFlow::Break(());
+        }
+        count += 1;
+        // Clocks of nodes may differ a little.
+        if record.since_ms > now_ms.saturating_add(delay_ms) {
+            ahead.extend(keys::parse_garbage(raw).map(|sequence| (sequence, record)));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(ahead)
+}
+
 /// Whether an older chunk of this slot waits to be cleared from this drive. Before rebuilding a chunk onto a drive a
 /// healer must find `false`, or the garbage worker would clear what it has just written.
 ///
@@ -430,6 +455,22 @@ mod tests {
             let expected: Vec<_> = [(name("b"), None, 5), (name("d\0"), None, 7)].into_iter().chain(parts).collect();
             assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn garbage_of_a_clock_that_was_ahead_is_found_at_the_head_of_the_queue() {
+        let mut state = MemoryState::new();
+        let mut put = |sequence, since_ms| {
+            let record = GarbageRecord { since_ms, strays: false, extents: vec![extent(1).garbage()] };
+            crate::state::StateWrite::put(&mut state, keys::garbage_key(sequence), record.encode());
+        };
+        (0..70).for_each(|sequence| put(sequence, 1_000_000));
+        put(70, 10);
+        put(0, 1_003);
+        assert_eq!(garbage_due(&state, 1_000, 5, 9).unwrap(), [], "what is due is hidden");
+        let ahead = garbage_ahead(&state, 1_000, 5).unwrap().into_iter().map(|(sequence, _)| sequence);
+        assert!(ahead.eq(1..64), "one is only a little ahead");
+        assert_eq!(garbage_ahead(&state, 1_000_000, 5).unwrap(), []);
     }
 
     #[test]

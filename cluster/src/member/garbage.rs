@@ -24,7 +24,7 @@ use crate::consensus::{GroupId, ReplicaRole};
 use crate::detector::PeerState;
 use crate::engine::{ChunkClient, GroupClient};
 use crate::ids::{ChunkId, DriveId, ShardIndex};
-use crate::index::query::garbage_due;
+use crate::index::query::{garbage_ahead, garbage_due};
 use crate::index::{GarbageExtent, GarbageRecord, IndexCommand};
 
 /// How often a leader looks at its queues.
@@ -140,14 +140,34 @@ impl GarbageWorker {
             return tracing::debug!(%group, %error, "garbage waits for a leader with a majority");
         }
         let delay_ms = u64::try_from(self.member.config.garbage_delay.as_millis()).unwrap_or(u64::MAX);
-        let due = garbage_due(&ViewState(replica.view()), self.member.now_ms(), delay_ms, RECORD_COUNT_MAX);
-        let due = match due {
-            Ok(due) if due.is_empty() => return,
-            Ok(due) => due,
-            Err(error) => return tracing::error!(%group, %error, "the garbage queue cannot be read"),
-        };
-        let refused = self.delete_chunks(&due).await;
-        self.clear(group, due, &refused).await;
+        let (state, now_ms) = (ViewState(replica.view()), self.member.now_ms());
+        let looked = garbage_due(&state, now_ms, delay_ms, RECORD_COUNT_MAX).and_then(|due| {
+            let ahead = if due.is_empty() { garbage_ahead(&state, now_ms, delay_ms)? } else { Vec::new() };
+            Ok((due, ahead))
+        });
+        match looked {
+            Ok((due, ahead)) => {
+                self.date_anew(group, ahead).await;
+                let refused = self.delete_chunks(&due).await;
+                self.clear(group, due, &refused).await;
+            }
+            Err(error) => tracing::error!(%group, %error, "the garbage queue cannot be read"),
+        }
+    }
+
+    /// Puts records with a date in the future at the end of the queue, as of now.
+    async fn date_anew(&self, group: GroupId, ahead: Vec<Due>) {
+        if !ahead.is_empty() {
+            tracing::info!(%group, count = ahead.len(), "garbage from a clock that was ahead is dated anew");
+        }
+        let now_ms = self.member.now_ms();
+        let commands = ahead
+            .into_iter()
+            .map(|(sequence, GarbageRecord { extents, .. })| {
+                (IndexCommand::RescheduleGarbage { sequence, extents, now_ms }, 0)
+            })
+            .collect();
+        self.propose_all(group, commands).await;
     }
 
     /// Deletes all chunks of `due`; returns those that were not deleted.
@@ -209,6 +229,11 @@ impl GarbageWorker {
         if !done.is_empty() {
             commands.push((IndexCommand::ClearGarbage { sequences: done }, done_extent_count));
         }
+        self.propose_all(group, commands).await;
+    }
+
+    /// Proposes commands, each of which clears so many extents.
+    async fn propose_all(&self, group: GroupId, commands: Vec<(IndexCommand, usize)>) {
         stream::iter(commands)
             .for_each_concurrent(COMMAND_COUNT_AT_ONCE, |(command, extent_count)| async move {
                 match self.groups.propose(group, command.encode()).await {
