@@ -10,6 +10,7 @@
 //! - after an error of `write` or `sync` nothing is promised about later calls: the owner fails the drive.
 
 mod fjall;
+mod journal;
 mod log_metrics;
 mod log_writer;
 mod memory;

@@ -13,7 +13,7 @@ use ::fjall::config::{CompressionPolicy, PinningPolicy};
 use ::fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use bytes::Bytes;
 
-use super::{Batch, KeyRange, Kv, KvError, KvUsage, KvView, Space, Visit};
+use super::{Batch, KeyRange, Kv, KvError, KvUsage, KvView, Space, Visit, journal};
 
 /// How much memory and how many threads a [`FjallKv`] may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,13 +43,16 @@ pub struct FjallKv {
 }
 
 impl FjallKv {
-    /// Opens the database in `path`, making it if it does not exist. A torn last batch of the journal is cut.
+    /// Opens the database in `path`, making it if it does not exist. A torn end of the newest journal is cut; a torn end
+    /// of an older one is damage.
     ///
     /// # Errors
     /// [`KvError::Open`]: the directory cannot be used, is locked by another process, or is damaged.
     pub fn open(path: &Path, config: &FjallConfig) -> Result<Self, KvError> {
         let failed =
             |error: ::fjall::Error| KvError::Open { path: path.display().to_string(), reason: error.to_string() };
+        journal::prepare(path)
+            .map_err(|error| KvError::Open { path: path.display().to_string(), reason: error.to_string() })?;
         let database = Database::builder(path)
             .cache_size(config.cache_bytes)
             .worker_threads(config.worker_threads.max(1))
