@@ -87,6 +87,9 @@ pub struct DriveConfig {
     pub commit_requests_max: usize,
     /// Requests that may wait for the writer, and as many for the readers, before callers wait. Default 1024.
     pub queue_len: usize,
+    /// Bytes that may wait for the writer before callers wait. Default 64 MiB. A drive that hangs holds no more of what
+    /// its callers have given up on.
+    pub queue_bytes: u32,
     /// Room kept from ordinary appends.
     pub reserve: Reserve,
     /// Bytes the drive may use at most; `None`: what the file system has.
@@ -118,6 +121,7 @@ impl DriveConfig {
             commit_bytes_max: 16 << 20,
             commit_requests_max: 1024,
             queue_len: 1024,
+            queue_bytes: 64 << 20,
             reserve: Reserve { percent: 5, bytes_min: 1 << 30 },
             capacity_bytes: None,
             checkpoint_changes: 16_384,
@@ -136,6 +140,7 @@ impl DriveConfig {
             (aligned(self.segment_len) && self.segment_len >= 64 << 10, "segment_len: a multiple of 4 KiB from 64 KiB"),
             (aligned(self.allocate_step), "allocate_step: a multiple of 4 KiB"),
             (self.queue_len > 0, "queue_len: at least 1"),
+            (self.queue_bytes > 0, "queue_bytes: at least 1"),
             (self.commit_requests_max > 0 && self.commit_requests_max <= 2048, "commit_requests_max: 1 to 2048"),
             (self.reserve.percent < 100, "reserve.percent: less than 100"),
             (self.compact_live_percent <= 95, "compact_live_percent: at most 95"),

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::AppendClass;
 use super::compaction::CompactStep;
@@ -63,7 +63,8 @@ impl Request {
 type Answer = oneshot::Sender<Result<(), DriveError>>;
 
 enum Command {
-    Change(Request, Answer),
+    /// With its share of the queue's bytes.
+    Change(Request, Answer, OwnedSemaphorePermit),
     Checkpoint(Answer),
     Compact(Answer),
     Close(Answer),
@@ -95,6 +96,8 @@ pub(super) struct Handle {
     pub(super) report: RecoveryReport,
     files: Arc<dyn Files>,
     commands: mpsc::Sender<Command>,
+    pub(super) queue_bytes: Arc<Semaphore>,
+    queue_bytes_max: u32,
     workers: Workers,
 }
 
@@ -103,6 +106,8 @@ pub(super) fn start(opened: Opened, executor: Executor) -> Result<Handle, OpenEr
     let (commands, queue) = mpsc::channel(engine.config.queue_len);
     let (shared, files, identity) = (engine.shared.clone(), engine.files.clone(), engine.config.identity);
     let dir = engine.config.dir.clone();
+    let queue_bytes_max = engine.config.queue_bytes;
+    let queue_bytes = Arc::new(Semaphore::new(queue_bytes_max as usize));
     let workers = match executor {
         Executor::Threads { readers } => {
             start_threads(engine, queue, readers.max(1)).map_err(|error| OpenError::Io { dir, error })?
@@ -112,7 +117,7 @@ pub(super) fn start(opened: Opened, executor: Executor) -> Result<Handle, OpenEr
             Workers::Task { task: tokio::sync::Mutex::new(Some(task)) }
         }
     };
-    Ok(Handle { shared, identity, report, files, commands, workers })
+    Ok(Handle { shared, identity, report, files, commands, queue_bytes, queue_bytes_max, workers })
 }
 
 fn start_threads(engine: Engine, commands: mpsc::Receiver<Command>, readers: usize) -> std::io::Result<Workers> {
@@ -181,7 +186,11 @@ impl Handle {
     }
 
     pub(super) async fn change(&self, request: Request) -> Result<(), DriveError> {
-        self.command(|answer| Command::Change(request, answer)).await
+        // What is larger than the queue waits for all of it.
+        let len = request.len().min(u64::from(self.queue_bytes_max));
+        let room = Arc::clone(&self.queue_bytes).acquire_many_owned(u32::try_from(len).unwrap_or(u32::MAX)).await;
+        let room = room.map_err(|_| self.closed())?;
+        self.command(|answer| Command::Change(request, answer, room)).await
     }
 
     pub(super) async fn checkpoint(&self) -> Result<(), DriveError> {
@@ -256,6 +265,7 @@ async fn sleep_off(files: &dyn Files) {
 struct Turn {
     batch: Vec<Request>,
     answers: Vec<Answer>,
+    room: Vec<OwnedSemaphorePermit>,
     /// A command that ended the batch.
     then: Option<Command>,
 }
@@ -263,11 +273,11 @@ struct Turn {
 impl Turn {
     /// Drains what is queued behind `first`, up to the bounds of a commit.
     fn collect(engine: &Engine, first: Command, queue: &mut mpsc::Receiver<Command>) -> Self {
-        let mut turn = Self { batch: Vec::new(), answers: Vec::new(), then: None };
+        let mut turn = Self { batch: Vec::new(), answers: Vec::new(), room: Vec::new(), then: None };
         let (mut bytes, mut records) = (0, 0);
         let mut next = Some(first);
         while let Some(command) = next {
-            let Command::Change(request, answer) = command else {
+            let Command::Change(request, answer, room) = command else {
                 turn.then = Some(command);
                 break;
             };
@@ -275,6 +285,7 @@ impl Turn {
             records += request.records();
             turn.batch.push(request);
             turn.answers.push(answer);
+            turn.room.push(room);
             if bytes >= engine.config.commit_bytes_max || records >= engine.config.commit_requests_max {
                 break;
             }

@@ -374,3 +374,26 @@ fn metrics_register_once_per_drive() {
     assert!(DriveMetrics::new(&registry, "a").is_err());
     assert_eq!(registry.gather().len(), 22);
 }
+
+#[tokio::test]
+async fn what_waits_for_the_writer_is_bounded_in_bytes_and_comes_through_all_the_same() {
+    let mut rig = Rig::new(33);
+    rig.config.queue_bytes = 40_000;
+    let drive = rig.open();
+    let mut model = Model::default();
+    let appends = |drive: &Drive| (0..8).map(|n| (n, drive.clone())).collect::<Vec<_>>();
+    let mut waiting = tokio::task::JoinSet::new();
+    for (n, drive) in appends(&drive) {
+        waiting.spawn(async move { drive.append(sealed(n, 15_000)).await });
+    }
+    // Every caller has come as far as it can, and the writer has not had its turn.
+    tokio::task::yield_now().await;
+    assert!(drive.handle.queue_bytes.available_permits() < 15_000, "the bound was reached");
+    while let Some(stored) = waiting.join_next().await {
+        stored.unwrap().unwrap();
+    }
+    drive.append(sealed(8, 100_000)).await.unwrap();
+    assert_eq!(drive.handle.queue_bytes.available_permits(), 40_000);
+    model.fates.extend((0..8).map(|n| (n, Fate::Stored(15_000))).chain([(8, Fate::Stored(100_000))]));
+    model.check(&drive, "after the queue").await;
+}
