@@ -1,7 +1,7 @@
 //! Buckets: made and removed in the control group, sealed and checked for emptiness in every shard.
 //!
-//! A deletion is begun in the control group, then the bucket is sealed in all shards. If all are empty, it is dropped in
-//! all and its deletion finished; else it is unsealed in all and the deletion cancelled. It is never unsealed after a
+//! A deletion is begun in the control group, then the bucket is sealed in all shards. If none has objects, it is dropped in
+//! all, with its open uploads, and its deletion finished; else it is unsealed in all and the deletion cancelled. It is never unsealed after a
 //! drop began. Meanwhile every operation on the bucket is answered with [`StoreError::BucketBusy`]: whether it exists
 //! is not decided, so neither success nor `NoSuchBucket` would be true.
 //!
@@ -123,8 +123,18 @@ impl Engine {
     /// The point of no return: from the first drop on, a shard may have forgotten the bucket for ever.
     async fn drop_bucket(&self, deletion: &Deletion) -> Result<(), StoreError> {
         let Deletion { name, id, attempt } = deletion.clone();
-        let answers = self.tell_shards(|| IndexCommand::DropBucket { bucket: id, attempt }).await;
-        check_all(&name, answers, BucketStatus::Dropped)?;
+        let now_ms = self.member.now_ms();
+        loop {
+            let answers = self.tell_shards(|| IndexCommand::DropBucket { bucket: id, attempt, now_ms }).await;
+            // A shard with many open uploads forgets them some at a time.
+            let is_partly = |answer: &Result<_, _>| {
+                matches!(answer, Ok(IndexAnswer::Bucket { status: BucketStatus::Sealed, empty: true }))
+            };
+            if !answers.iter().any(is_partly) {
+                check_all(&name, answers, BucketStatus::Dropped)?;
+                break;
+            }
+        }
         self.end(ControlCommand::FinishBucketDeletion { name, id, attempt }).await
     }
 

@@ -119,12 +119,16 @@ pub enum IndexCommand {
         /// Who asks.
         attempt: DeletionAttempt,
     },
-    /// Refuses writes for ever and forgets the counters. The bucket must be empty and sealed by this attempt.
+    /// Refuses writes for ever, and forgets open uploads and the counters. The bucket must have no objects and be sealed
+    /// by this attempt. Where there are many uploads it takes several of these: while the answer is `Sealed` and empty,
+    /// some are left.
     DropBucket {
         /// Which.
         bucket: BucketId,
         /// Who asks.
         attempt: DeletionAttempt,
+        /// Wall-clock milliseconds since the Unix epoch.
+        now_ms: u64,
     },
     /// Removes garbage records whose chunks have all been cleared.
     ClearGarbage {
@@ -290,7 +294,7 @@ pub enum IndexAnswer {
     Bucket {
         /// Whether it takes writes now.
         status: BucketStatus,
-        /// Whether it has neither objects nor open uploads.
+        /// Whether it has no objects.
         empty: bool,
     },
     /// The answer to moving a chunk.
@@ -405,7 +409,7 @@ mod tests {
             IndexCommand::AbortUpload { bucket, key: key.clone(), upload, now_ms: 9 },
             IndexCommand::SealBucket { bucket, attempt: DeletionAttempt(3) },
             IndexCommand::UnsealBucket { bucket, attempt: DeletionAttempt(3) },
-            IndexCommand::DropBucket { bucket, attempt: DeletionAttempt(3) },
+            IndexCommand::DropBucket { bucket, attempt: DeletionAttempt(3), now_ms: 9 },
             IndexCommand::ClearGarbage { sequences: vec![1, 2] },
             IndexCommand::RescheduleGarbage { sequence: 1, extents: garbage.clone(), now_ms: 9 },
             IndexCommand::DropAbandoned { extents: garbage, now_ms: 9 },
@@ -442,7 +446,7 @@ mod tests {
         "0105fb2c01016b0505050505050505050505050505050509",
         "0106fb2c0103",
         "0107fb2c0103",
-        "0108fb2c0103",
+        "0108fb2c010309",
         "0109020102",
         "010a0101060606060606060606060606060606060101010101010101010109",
         "010b01060606060606060606060606060606060101010101010101010109",

@@ -139,20 +139,36 @@ pub fn bucket_seal(state: &dyn StateRead, bucket: BucketId) -> Result<BucketSeal
     Ok(read_record(state, &keys::seal_key(bucket))?.unwrap_or(untouched))
 }
 
-/// Whether a bucket has neither objects nor open uploads in this shard: looked up, not counted.
+/// Whether a bucket has no objects in this shard: looked up, not counted. Open uploads go with their bucket, as in S3.
 ///
 /// # Errors
 /// As [`object`].
 pub fn is_empty(state: &dyn StateRead, bucket: BucketId) -> Result<bool, StateError> {
     let mut empty = true;
-    for table in [keys::OBJECTS, keys::UPLOADS] {
-        let prefix = keys::prefix_key(table, bucket, "");
-        state.scan(&prefix, prefix_end(&prefix).as_deref(), &mut |_, _| {
-            empty = false;
-            ControlFlow::Break(())
-        })?;
-    }
+    let prefix = keys::prefix_key(keys::OBJECTS, bucket, "");
+    state.scan(&prefix, prefix_end(&prefix).as_deref(), &mut |_, _| {
+        empty = false;
+        ControlFlow::Break(())
+    })?;
     Ok(empty)
+}
+
+/// The first open upload of a bucket in this shard, in the order of keys.
+///
+/// # Errors
+/// As [`object`].
+pub fn first_upload(state: &dyn StateRead, bucket: BucketId) -> Result<Option<(Key, UploadId)>, StateError> {
+    let mut first = None;
+    let prefix = keys::prefix_key(keys::UPLOADS, bucket, "");
+    state.scan(&prefix, prefix_end(&prefix).as_deref(), &mut |raw, _| {
+        first = Some(raw.to_vec());
+        ControlFlow::Break(())
+    })?;
+    let Some(raw) = first else { return Ok(None) };
+    let parsed =
+        keys::parse(&raw).and_then(|(_, key, upload)| Some((Key::new(key).ok()?, UploadId(upload.try_into().ok()?))));
+    let cause = DecodeError::Malformed { what: "upload", cause: "its key is none".to_owned() };
+    parsed.map(Some).ok_or(StateError::Damaged { key: raw, cause })
 }
 
 /// A walk over the queue gives up after so many records in a row that are not due: they are roughly in order of time.
@@ -493,10 +509,10 @@ mod tests {
     fn an_open_upload_is_found_until_it_ends() {
         let mut state = multipart();
         assert!(upload(&state, BUCKET, "a", UPLOAD).unwrap().is_some());
-        assert!(!is_empty(&state, BUCKET).unwrap());
+        assert_eq!(first_upload(&state, BUCKET).unwrap(), Some((Key::new("a").unwrap(), UPLOAD)));
         run(&mut state, &abort("a"));
         assert_eq!(upload(&state, BUCKET, "a", UPLOAD).unwrap(), None);
-        assert!(is_empty(&state, BUCKET).unwrap());
+        assert_eq!(first_upload(&state, BUCKET).unwrap(), None);
     }
 
     #[test]

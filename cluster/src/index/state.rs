@@ -48,7 +48,7 @@ fn answer(state: &mut dyn StateWrite, command: IndexCommand) -> Result<IndexAnsw
         IndexCommand::AbortUpload { bucket, key, upload, now_ms } => upload::abort(state, bucket, &key, upload, now_ms),
         IndexCommand::SealBucket { bucket, attempt } => bucket::seal(state, bucket, attempt),
         IndexCommand::UnsealBucket { bucket, attempt } => bucket::unseal(state, bucket, attempt),
-        IndexCommand::DropBucket { bucket, attempt } => bucket::drop(state, bucket, attempt),
+        IndexCommand::DropBucket { bucket, attempt, now_ms } => bucket::drop(state, bucket, attempt, now_ms),
         IndexCommand::ClearGarbage { sequences } => garbage::clear(state, &sequences),
         IndexCommand::RescheduleGarbage { sequence, extents, now_ms } => {
             garbage::reschedule(state, sequence, extents, now_ms)

@@ -1,5 +1,6 @@
 //! Sealing, unsealing and dropping buckets: a shard's part in a bucket's deletion (DESIGN §6).
 
+use super::upload::{self, OpenUploads};
 use crate::ids::{BucketId, DeletionAttempt};
 use crate::index::command::{BucketSeal, BucketStatus, IndexAnswer};
 use crate::index::{keys, query};
@@ -39,9 +40,11 @@ pub(super) fn drop(
     state: &mut dyn StateWrite,
     bucket: BucketId,
     attempt: DeletionAttempt,
+    now_ms: u64,
 ) -> Result<IndexAnswer, StateError> {
     let sealed = BucketSeal { status: BucketStatus::Sealed, attempt };
-    if query::bucket_seal(state, bucket)? == sealed && query::is_empty(state, bucket)? {
+    let may_drop = query::bucket_seal(state, bucket)? == sealed && query::is_empty(state, bucket)?;
+    if may_drop && upload::abort_some(state, bucket, now_ms)? == OpenUploads::None {
         put_record(state, keys::seal_key(bucket), &BucketSeal { status: BucketStatus::Dropped, attempt });
         state.delete(keys::usage_key(bucket));
     }
@@ -126,7 +129,7 @@ mod tests {
     }
 
     fn drop_by(attempt: u64) -> IndexCommand {
-        IndexCommand::DropBucket { bucket: BUCKET, attempt: DeletionAttempt(attempt) }
+        IndexCommand::DropBucket { bucket: BUCKET, attempt: DeletionAttempt(attempt), now_ms: NOW }
     }
 
     fn conditional_delete(name: &str, condition: Condition) -> IndexCommand {
@@ -169,11 +172,30 @@ mod tests {
     }
 
     #[test]
+    fn open_uploads_go_with_their_bucket_a_bounded_number_at_a_time() {
+        let mut state = MemoryState::new();
+        for name in ["a", "b", "c"] {
+            run(&mut state, &create_upload(name));
+            for number in 1..=600 {
+                run(&mut state, &put_part(name, number, 1));
+            }
+        }
+        assert_eq!(status(&mut state, &seal_by(1)), (BucketStatus::Sealed, true));
+        assert_eq!(status(&mut state, &drop_by(1)), (BucketStatus::Sealed, true), "two uploads are enough at once");
+        assert_eq!(status(&mut state, &drop_by(1)), (BucketStatus::Dropped, true));
+        for table in [keys::UPLOADS, keys::PARTS] {
+            let prefix = keys::prefix_key(table, BUCKET, "");
+            assert!(!state.iter().any(|(key, _)| key.starts_with(&prefix)), "table {table}");
+        }
+        assert_eq!(garbage(&state), chunks_of(&[1]));
+    }
+
+    #[test]
     fn writes_to_a_sealed_bucket_are_refused_and_leave_garbage_only() {
         let mut state = MemoryState::new();
         run(&mut state, &create_upload("a"));
         run(&mut state, &put_part("a", 1, 1));
-        assert_eq!(status(&mut state, &seal_by(1)), (BucketStatus::Sealed, false));
+        assert_eq!(status(&mut state, &seal_by(1)), (BucketStatus::Sealed, true));
         assert_eq!(run(&mut state, &put("a", 2)), IndexAnswer::Sealed);
         assert_eq!(run(&mut state, &put_part("a", 2, 3)), IndexAnswer::Sealed);
         assert_eq!(run(&mut state, &create_upload("b")), IndexAnswer::Sealed);

@@ -402,7 +402,8 @@ impl World {
             let bytes = objects().map(|(_, object)| object.len).sum();
             let expected = BucketUsage { object_count: objects().count() as u64, bytes, upload_count: uploads };
             assert_eq!(query::bucket_usage(&self.state, bucket).unwrap(), expected);
-            assert_eq!(query::is_empty(&self.state, bucket).unwrap(), expected.object_count + uploads == 0);
+            assert_eq!(query::is_empty(&self.state, bucket).unwrap(), expected.object_count == 0);
+            assert_eq!(query::first_upload(&self.state, bucket).unwrap().is_none(), uploads == 0);
         }
         for ((bucket, key), object) in &self.objects {
             let entry = query::object(&self.state, *bucket, key).unwrap().unwrap();

@@ -82,6 +82,29 @@ pub(super) fn abort(
     Ok(IndexAnswer::Done)
 }
 
+/// Whether a bucket has open uploads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OpenUploads {
+    Some,
+    None,
+}
+
+/// One command aborts uploads until it has forgotten so many parts: its time on the consensus thread is bounded.
+const ABORTED_PART_COUNT: usize = 1_000;
+
+/// Aborts open uploads of a bucket that is being deleted; says whether any are left.
+pub(super) fn abort_some(state: &mut dyn StateWrite, bucket: BucketId, now_ms: u64) -> Result<OpenUploads, StateError> {
+    let mut part_count = 0;
+    while part_count < ABORTED_PART_COUNT {
+        let Some((key, upload)) = query::first_upload(state, bucket)? else { return Ok(OpenUploads::None) };
+        let parts = all_parts(state, bucket, &key, upload)?;
+        // Without parts it still takes time.
+        part_count += parts.len().max(1);
+        end(state, bucket, &key, upload, parts, now_ms)?;
+    }
+    Ok(query::first_upload(state, bucket)?.map_or(OpenUploads::None, |_| OpenUploads::Some))
+}
+
 /// Forgets an upload, and drops those of its parts that no object uses.
 fn end(
     state: &mut dyn StateWrite,
