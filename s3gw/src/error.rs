@@ -49,6 +49,7 @@ error_codes! {
     AuthorizationHeaderMalformed BAD_REQUEST "The authorization header that you provided is not valid.",
     AuthorizationQueryParametersError BAD_REQUEST "The authorization query parameters that you provided are not valid.",
     BadDigest BAD_REQUEST "The Content-MD5 or checksum value that you specified did not match what the server received.",
+    BadRequest BAD_REQUEST "Insufficient information. Origin request header needed.",
     BucketAlreadyOwnedByYou CONFLICT "Your previous request to create the named bucket succeeded and you already own it.",
     BucketNotEmpty CONFLICT "The bucket you tried to delete is not empty.",
     EntityTooLarge BAD_REQUEST "Your proposed upload exceeds the maximum allowed object size.",

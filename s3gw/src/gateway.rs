@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drystone_cluster::store::{Context, Store};
-use http::header::{CONTENT_TYPE, DATE, EXPECT, SERVER};
+use http::header::{CONTENT_TYPE, DATE, EXPECT, ORIGIN, SERVER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as HttpBody;
@@ -127,9 +127,7 @@ impl<S: Store> Gateway<S> {
         let meant = sig::unhoisted(head, &query);
         let operation = resolve(&meant.method, &target, &query, &meant.headers)?;
         meter.operation = Some(operation);
-        if operation == Operation::OptionsObject {
-            return Err(S3Error::from(ErrorCode::AccessForbidden).with("Method", "OPTIONS".to_owned()));
-        }
+        refuse_unsigned(operation, &head.headers)?;
         let payload = self.authenticate(head, &query, &mut meter.context).await?;
         let terms = BodyTerms { stall_max: config.body_stall_max, received: metrics.received.clone() };
         let call = Call { store, config, head: &meant, query: &query, context: &meter.context, terms, operation };
@@ -210,6 +208,18 @@ fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+/// Refuses the operations whose requests carry no signature that could be verified: browsers and functions make them.
+fn refuse_unsigned(operation: Operation, headers: &HeaderMap) -> Result<(), S3Error> {
+    match operation {
+        Operation::PostObject | Operation::WriteGetObjectResponse => Err(S3Error::not_implemented(operation.name())),
+        Operation::OptionsObject if headers.contains_key(ORIGIN) => {
+            Err(S3Error::from(ErrorCode::AccessForbidden).with("Method", "OPTIONS".to_owned()))
+        }
+        Operation::OptionsObject => Err(S3Error::from(ErrorCode::BadRequest)),
+        _ => Ok(()),
+    }
 }
 
 fn check_header_len(headers: &HeaderMap, uri: &Uri, len_max: usize) -> Result<(), S3Error> {

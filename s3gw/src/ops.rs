@@ -180,7 +180,7 @@ where
     features::check(&call.head.headers, &call.config.owner_id)?;
     match target {
         Target::Service if call.operation == Operation::ListBuckets => bucket::list(call).await,
-        Target::Service => Err(S3Error::not_implemented(call.operation.name())),
+        Target::Service | Target::ObjectLambda => Err(S3Error::not_implemented(call.operation.name())),
         Target::Bucket(bucket) => Box::pin(dispatch_bucket(call, bucket, incoming)).await,
         Target::Object(bucket, key) => dispatch_object(call, bucket, key, incoming).await,
     }

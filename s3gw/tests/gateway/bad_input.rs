@@ -281,7 +281,8 @@ proptest! {
                     request.headers_mut().append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
                 }
                 let reply = client.serve(request).await;
-                assert!(reply.status.is_client_error(), "{reply:?}");
+                // Some operations are refused by name before anybody asks who wants them.
+                assert!(reply.status.is_client_error() || reply.status.as_u16() == 501, "{reply:?}");
             }
         });
     }
