@@ -12,8 +12,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use drystone_cluster::store::{Body, BodyDigests, BodyError, Checksum, ChecksumAlgorithm, ChecksumKind};
-use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::{HeaderMap, Version};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 use prometheus::IntCounter;
@@ -175,8 +176,8 @@ pub(crate) fn content_md5(headers: &HeaderMap) -> Result<Option<[u8; 16]>, S3Err
 }
 
 /// The length of the body inside its framing.
-fn declared_len<B: HttpBody>(headers: &HeaderMap, body: &B, chunked: bool) -> Result<Option<u64>, S3Error> {
-    let number = |name: &str| match headers.get(name) {
+fn declared_len<B: HttpBody>(head: &Parts, body: &B, chunked: bool) -> Result<Option<u64>, S3Error> {
+    let number = |name: &str| match head.headers.get(name) {
         None => Ok(None),
         Some(value) => {
             let text = value.to_str().unwrap_or_default().trim();
@@ -188,7 +189,9 @@ fn declared_len<B: HttpBody>(headers: &HeaderMap, body: &B, chunked: bool) -> Re
     if chunked {
         return number("x-amz-decoded-content-length")?.map(Some).ok_or(ErrorCode::MissingContentLength.into());
     }
-    Ok(number(CONTENT_LENGTH.as_str())?.or_else(|| body.size_hint().exact()))
+    // HTTP/1.1 takes a body without any length for an empty one; S3 takes it for one whose length was forgotten.
+    let framed = if head.version == Version::HTTP_2 { body.size_hint().exact() } else { None };
+    Ok(number(CONTENT_LENGTH.as_str())?.or(framed))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,7 +230,7 @@ where
     /// # Errors
     /// Declarations that contradict themselves.
     pub(crate) fn new(
-        headers: &HeaderMap,
+        head: &Parts,
         incoming: Incoming<B>,
         declared: Declared,
         kept: Option<ChecksumAlgorithm>,
@@ -247,14 +250,14 @@ where
             digester.want(algorithm);
         }
         Ok(Self {
-            declared_len: declared_len(headers, &incoming.body, decoder.is_some())?,
+            declared_len: declared_len(head, &incoming.body, decoder.is_some())?,
             body: incoming.body,
             terms,
             input: Bytes::new(),
             decoder,
             received: 0,
             digester,
-            expected_md5: content_md5(headers)?,
+            expected_md5: content_md5(&head.headers)?,
             expected_sha256,
             declared,
             kept,
@@ -359,11 +362,12 @@ where
     }
 
     fn finish(&mut self) -> Result<(), BodyError> {
-        if let Some(decoder) = &mut self.decoder {
-            decoder.end_of_input()?;
-        }
+        // A body cut short is that first of all, wherever the cut went through its framing.
         if let Some(declared) = self.declared_len.filter(|declared| *declared != self.received) {
             return Err(BodyError::Incomplete { received: self.received, declared });
+        }
+        if let Some(decoder) = &mut self.decoder {
+            decoder.end_of_input()?;
         }
         self.check_declared()?;
         let md5 = self.digester.md5();
@@ -386,17 +390,17 @@ where
         let declared = match &self.declared {
             Declared::Trailer(algorithm) => {
                 let [(name, value)] = trailers else {
-                    return Err(BodyError::Malformed("the trailers are not those that were declared"));
+                    return Err(BodyError::MalformedTrailer("they are not those that were declared"));
                 };
                 if checksum::parse_header_name(name) != Some(*algorithm) {
-                    return Err(BodyError::Malformed("the trailers are not those that were declared"));
+                    return Err(BodyError::MalformedTrailer("they are not those that were declared"));
                 }
                 checksum::parse_value(*algorithm, value)
                     .filter(|checksum| checksum.kind == ChecksumKind::FullObject)
-                    .ok_or(BodyError::Malformed("a trailer's checksum cannot be read"))?
+                    .ok_or(BodyError::MalformedTrailer("a checksum cannot be read"))?
             }
             _ if !trailers.is_empty() => {
-                return Err(BodyError::Malformed("the trailers are not those that were declared"));
+                return Err(BodyError::MalformedTrailer("they are not those that were declared"));
             }
             Declared::Value(checksum) => checksum.clone(),
             Declared::Nothing => return Ok(()),

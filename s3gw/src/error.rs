@@ -72,6 +72,7 @@ error_codes! {
     InvalidToken BAD_REQUEST "The provided token is malformed or otherwise not valid.",
     InvalidURI BAD_REQUEST "Couldn't parse the specified URI.",
     KeyTooLongError BAD_REQUEST "Your key is too long.",
+    MalformedTrailerError BAD_REQUEST "The request contained trailing data that was not well-formed or did not conform to our published schema.",
     MalformedXML BAD_REQUEST "The XML you provided was not well-formed or did not validate against our published schema.",
     MaxMessageLengthExceeded BAD_REQUEST "Your request was too big.",
     MetadataTooLarge BAD_REQUEST "Your metadata headers exceed the maximum allowed metadata size.",
@@ -272,12 +273,12 @@ impl From<BodyError> for S3Error {
             ),
             BodyError::SignatureMismatch => Self::from(Code::SignatureDoesNotMatch),
             BodyError::Malformed(what) => {
-                Self::new(Code::InvalidRequest, format!("The chunked body is malformed: {what}."))
+                Self::new(Code::IncompleteBody, format!("The chunked body is malformed: {what}."))
             }
+            error @ BodyError::MalformedTrailer(_) => Self::from(Code::MalformedTrailerError).caused_by(&error),
             error @ BodyError::Transport(_) => Self::from(Code::RequestTimeout).caused_by(&error),
-            error @ BodyError::Source(_) => {
-                Self::new(Code::ServiceUnavailable, "The source of the copy cannot be read now.").caused_by(&error)
-            }
+            // Why a source cannot be read is what a GET of it would be told.
+            BodyError::Source(error) => Self::from(*error),
         }
     }
 }

@@ -90,7 +90,7 @@ impl<S> Call<'_, S> {
     {
         let headers = &self.head.headers;
         let declared = Declared::parse(headers, &incoming.payload)?;
-        let body = RequestBody::new(headers, incoming, declared, None, self.terms.clone())?;
+        let body = RequestBody::new(self.head, incoming, declared, None, self.terms.clone())?;
         body.collect(self.config.xml_len_max).await
     }
 }

@@ -84,8 +84,7 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin,
     B::Error: std::fmt::Display,
 {
-    let headers = &call.head.headers;
-    let body = RequestBody::new(headers, incoming, Declared::Nothing, None, call.terms.clone())?;
+    let body = RequestBody::new(call.head, incoming, Declared::Nothing, None, call.terms.clone())?;
     parse_complete(&body.collect(call.config.xml_len_max).await?)
 }
 

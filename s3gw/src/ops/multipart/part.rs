@@ -54,7 +54,7 @@ where
     let declared = Declared::parse(headers, &incoming.payload)?;
     let opened = call.store.upload(call.context, bucket, key, upload).await?;
     let kept = kept_algorithm(&opened, declared.algorithm())?;
-    let body = RequestBody::new(headers, incoming, declared, Some(kept), call.terms.clone())?;
+    let body = RequestBody::new(call.head, incoming, declared, Some(kept), call.terms.clone())?;
     body.require_len(call.config.put_len_max)?;
     let part = PutPart { bucket: bucket.clone(), key: key.clone(), upload, number };
     let stored = call.store.put_part(call.context, part, body).await?;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use drystone_cluster::store::{
     Body, BodyDigests, BodyError, BucketName, ChecksumAlgorithm, Key, ObjectHead, ObjectMetadata, PutObject, Read,
-    Reader, Store, Stored,
+    Reader, Store, StoreError, Stored,
 };
 
 use crate::body::len_u64;
@@ -91,7 +91,7 @@ impl<R: Read> Body for CopyBody<R> {
     }
 
     async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
-        match self.read.chunk().await.map_err(|error| BodyError::Source(error.to_string()))? {
+        match self.read.chunk().await.map_err(|error| BodyError::Source(Box::new(error)))? {
             Some(bytes) => {
                 self.copied = self.copied.saturating_add(len_u64(bytes.len()));
                 if self.copied > self.len {
@@ -101,7 +101,8 @@ impl<R: Read> Body for CopyBody<R> {
                 Ok(Some(bytes))
             }
             None if self.copied < self.len => {
-                Err(BodyError::Source(format!("it ended after {} of {} bytes", self.copied, self.len)))
+                let short = format!("the source ended after {} of {} bytes", self.copied, self.len);
+                Err(BodyError::Source(Box::new(StoreError::Internal(short))))
             }
             None => {
                 let checksum = self.digester.checksum(self.kept);
