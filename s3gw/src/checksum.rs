@@ -95,9 +95,14 @@ pub(crate) fn parse_kind(text: &str) -> Option<ChecksumKind> {
     }
 }
 
+/// The digest as base64, without the number of parts.
+pub(crate) fn format_digest(checksum: &Checksum) -> String {
+    BASE64.encode(&checksum.value)
+}
+
 /// The value as text: base64, with `-N` for a composite of N parts.
 pub fn format_value(checksum: &Checksum) -> String {
-    let mut text = BASE64.encode(&checksum.value);
+    let mut text = format_digest(checksum);
     if checksum.kind == ChecksumKind::Composite && checksum.part_count > 0 {
         text.push('-');
         text.push_str(&checksum.part_count.to_string());

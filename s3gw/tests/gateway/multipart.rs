@@ -72,10 +72,57 @@ async fn parts_become_an_object_once_and_the_same_when_asked_again() {
         .send()
         .await
         .expect(200);
+    // A client that asked for no checksum of each part is told how many there are.
+    assert_eq!(attributes.element("ObjectParts").as_deref(), Some("<PartsCount>3</PartsCount>"));
+}
+
+#[tokio::test]
+async fn the_parts_of_a_composite_checksum_are_told_in_pages() {
+    let client = Client::with_bucket().await;
+    let id = start(&client, "k", &[("x-amz-checksum-algorithm", "CRC32C")]).await;
+    let parts = [part(1, PART_LEN), part(2, PART_LEN), part(3, 10)];
+    let mut lines = String::new();
+    let mut sums = Vec::new();
+    for (number, body) in (1..).zip(&parts) {
+        let sum = compute_checksum(ChecksumAlgorithm::Crc32c, body);
+        let put = client
+            .call(Method::PUT, &format!("/bkt/k?partNumber={number}&uploadId={id}"))
+            .header("x-amz-checksum-crc32c", &format_checksum(&sum));
+        let etag = put.body(body.clone()).send().await.expect(200).header("etag").to_owned();
+        lines += &format!(
+            "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag><ChecksumCRC32C>{}</ChecksumCRC32C></Part>",
+            format_checksum(&sum)
+        );
+        sums.push(sum);
+    }
+    let xml = format!("<CompleteMultipartUpload>{lines}</CompleteMultipartUpload>");
+    let done = client.post(&format!("/bkt/k?uploadId={id}"), xml).await.expect(200);
+    let get = |headers: &[(&str, &str)]| {
+        let call = client.call(Method::GET, "/bkt/k?attributes");
+        headers
+            .iter()
+            .fold(call, |call, (name, value)| call.header(name, value))
+            .header("x-amz-object-attributes", "Checksum,ObjectParts")
+            .send()
+    };
+    let page = get(&[("x-amz-max-parts", "2")]).await.expect(200);
+    let of_parts: Vec<String> = sums.iter().map(format_checksum).collect();
+    let whole = done.element("ChecksumCRC32C").unwrap();
+    let bare = whole.strip_suffix("-3").unwrap().to_owned();
+    assert_eq!(page.elements("ChecksumCRC32C"), [bare.as_str(), &of_parts[0], &of_parts[1]]);
     assert_eq!(
-        (attributes.elements("PartNumber"), attributes.element("IsTruncated")),
-        (vec!["1".into(), "2".into()], Some("true".into()))
+        (page.elements("PartNumber"), page.element("IsTruncated"), page.element("NextPartNumberMarker")),
+        (vec!["1".into(), "2".into()], Some("true".into()), Some("2".into()))
     );
+    let rest = get(&[("x-amz-part-number-marker", "2")]).await.expect(200);
+    assert_eq!((rest.elements("PartNumber"), rest.element("IsTruncated")), (vec!["3".into()], Some("false".into())));
+    for (count, shown, numbers) in [("x", "1000", 3), ("-1", "1000", 3), ("0", "0", 0)] {
+        let page = get(&[("x-amz-max-parts", count)]).await.expect(200);
+        assert_eq!(
+            (page.element("MaxParts").as_deref(), page.elements("PartNumber").len(), page.element("IsTruncated")),
+            (Some(shown), numbers, Some("false".into()))
+        );
+    }
 }
 
 #[tokio::test]

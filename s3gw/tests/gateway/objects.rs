@@ -248,7 +248,7 @@ async fn objects_are_copied() {
     let copy = |to: &str| client.call(Method::PUT, to).header("x-amz-copy-source", "/bkt/src%20a");
     let reply = copy("/other/dst").send().await.expect(200);
     assert_eq!(reply.element("ETag"), Some(etag.replace('"', "&quot;")));
-    assert_eq!(reply.element("LastModified").as_deref(), Some("2026-01-02T03:04:05.678Z"));
+    assert_eq!(reply.element("LastModified").as_deref(), Some("2026-01-02T03:04:05.000Z"));
     assert!(reply.element("ChecksumCRC64NVME").is_some());
     let got = client.get("/other/dst").await.expect(200);
     assert_eq!((&got.body[..], got.header("content-type"), got.header("x-amz-meta-m")), (&body[..], "text/x", "1"));
@@ -274,7 +274,10 @@ async fn objects_are_copied() {
     client.head("/bkt/c").await.expect(404);
     copy("/bkt/c").header("x-amz-copy-source-if-match", &etag).send().await.expect(200);
     client.store.fail_reads_after(Some(2000));
-    copy("/bkt/d").send().await.expect_error(503, "ServiceUnavailable");
+    let reply = copy("/bkt/d").send().await.expect_error(503, "ServiceUnavailable");
+    assert!(reply.element("Message").unwrap().starts_with("Not now: "), "{reply:?}");
+    client.store.fail_reads_with(StoreError::Damaged { readable: 1, needed: 2 });
+    copy("/bkt/d").send().await.expect_error(500, "InternalError");
     client.head("/bkt/d").await.expect(404);
 }
 
@@ -289,6 +292,15 @@ async fn attributes_are_told() {
     assert!(reply.element("ChecksumCRC64NVME").is_some());
     assert!(get("ObjectSize").await.expect(200).element("ETag").is_none());
     get("Nonsense").await.expect_error(400, "InvalidArgument");
+    get("ETag,Nonsense").await.expect_error(400, "InvalidArgument");
+    let missing =
+        "The x-amz-object-attributes header specifying the attributes to be retrieved is either missing or empty";
+    for reply in [get(" ").await, client.get("/bkt/hello?attributes").await] {
+        assert_eq!(reply.expect_error(400, "InvalidRequest").element("Message").as_deref(), Some(missing));
+    }
+    let lines = client.call(Method::GET, "/bkt/hello?attributes").header("x-amz-object-attributes", "ObjectSize");
+    let reply = lines.header("x-amz-object-attributes", "ETag").send().await.expect(200);
+    assert!(reply.element("ObjectSize").is_some() && reply.element("ETag").is_some());
 }
 
 #[tokio::test]
