@@ -73,6 +73,19 @@ pub(crate) fn parse_name(text: &str) -> Option<ChecksumAlgorithm> {
     ALGORITHMS.into_iter().find(|algorithm| name(*algorithm).eq_ignore_ascii_case(text))
 }
 
+/// The algorithm a client asks for by that name.
+///
+/// # Errors
+/// `InvalidRequest` for one that S3 does not have.
+pub(crate) fn parse_asked(text: &str) -> Result<ChecksumAlgorithm, S3Error> {
+    parse_name(text).ok_or_else(|| {
+        S3Error::new(
+            ErrorCode::InvalidRequest,
+            "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]",
+        )
+    })
+}
+
 /// The algorithm whose header or trailer has that name.
 pub(crate) fn parse_header_name(text: &str) -> Option<ChecksumAlgorithm> {
     parse_name(text.trim().to_ascii_lowercase().strip_prefix("x-amz-checksum-")?)

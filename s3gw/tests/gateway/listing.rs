@@ -60,11 +60,14 @@ async fn pages_follow_each_other_without_gaps_or_repeats() {
                 let reply = client.get(&format!("/bkt?max-keys={size}{delimiter}{marker}")).await.expect(200);
                 let (keys, prefixes, truncated) = shape(&reply);
                 v1.extend(keys.into_iter().chain(prefixes));
-                match reply.element("NextMarker") {
-                    Some(next) => marker = format!("&marker={}", next.replace('/', "%2F")),
-                    None => break,
+                if !truncated {
+                    break;
                 }
-                assert!(truncated);
+                // S3 gives a marker only with a delimiter; else clients take the last key.
+                let next = reply.element("NextMarker");
+                assert_eq!(next.is_some(), !delimiter.is_empty());
+                let next = next.unwrap_or_else(|| v1.last().cloned().unwrap());
+                marker = format!("&marker={}", next.replace('/', "%2F"));
             }
             // Within a page objects come before prefixes.
             v1.sort_unstable();
@@ -138,4 +141,7 @@ async fn versions_of_an_unversioned_bucket_are_null_and_latest() {
     let rest = client.get("/bkt?versions&delimiter=%2F&key-marker=b%2F").await.expect(200);
     assert_eq!(shape(&rest), (vec!["d".into()], vec![], false));
     client.get("/bkt?versions&version-id-marker=x").await.expect_error(400, "InvalidArgument");
+    client.get("/bkt?versions&key-marker=a&version-id-marker=x").await.expect_error(400, "InvalidArgument");
+    let after = client.get("/bkt?versions&key-marker=b%2Fc&version-id-marker=null").await.expect(200);
+    assert_eq!(shape(&after), (vec!["d".into()], vec![], false));
 }

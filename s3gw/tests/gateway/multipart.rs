@@ -255,6 +255,8 @@ async fn parts_are_listed_replaced_and_aborted() {
         (page.element("ChecksumAlgorithm").as_deref(), page.elements("ChecksumCRC32C").len()),
         (Some("CRC32C"), 2)
     );
+    let none = client.get(&format!("{uri}&max-parts=0")).await.expect(200);
+    assert_eq!((none.elements("PartNumber").len(), none.element("IsTruncated").as_deref()), (0, Some("false")));
     let rest = client.get(&format!("{uri}&part-number-marker=2")).await.expect(200);
     assert_eq!(
         (rest.elements("PartNumber"), rest.element("IsTruncated").as_deref()),
@@ -265,6 +267,16 @@ async fn parts_are_listed_replaced_and_aborted() {
     client.delete(&uri).await.expect_error(404, "NoSuchUpload");
     client.get(&uri).await.expect_error(404, "NoSuchUpload");
     client.put(&format!("{uri}&partNumber=1"), "x").await.expect_error(404, "NoSuchUpload");
+    for id in ["nonsense", &id] {
+        client.get(&format!("/nowhere/k?uploadId={id}")).await.expect_error(404, "NoSuchBucket");
+        client.delete(&format!("/nowhere/k?uploadId={id}")).await.expect_error(404, "NoSuchBucket");
+        client.put(&format!("/nowhere/k?uploadId={id}&partNumber=1"), "x").await.expect_error(404, "NoSuchBucket");
+        client
+            .post(&format!("/nowhere/k?uploadId={id}"), completion(&[(1, "x")]))
+            .await
+            .expect_error(404, "NoSuchBucket");
+        client.get(&format!("/bkt/k?uploadId={id}")).await.expect_error(404, "NoSuchUpload");
+    }
     for number in ["0", "10001", "x", ""] {
         client.put(&format!("{uri}&partNumber={number}"), "x").await.expect_error(400, "InvalidArgument");
     }

@@ -10,6 +10,8 @@ use crate::client::{Client, NOW_MS};
 
 /// MD5 of "hello".
 const HELLO: &str = "\"5d41402abc4b2a76b9719d911017c592\"";
+/// A version id in S3's form.
+const VERSION: &str = "3sL4kqtJlcpXroDTDmJ.rmSpXd3dIbrH";
 const LAST_MODIFIED: &str = "Fri, 02 Jan 2026 03:04:05 GMT";
 
 async fn with_hello() -> Client {
@@ -168,6 +170,10 @@ async fn conditions_on_reads_are_decided() {
     get("if-match", "\"0\"").await.expect_error(412, "PreconditionFailed");
     let same = get("if-none-match", HELLO).await.expect(304);
     assert_eq!((same.header("etag"), same.header("last-modified"), same.body.len()), (HELLO, LAST_MODIFIED, 0));
+    let put = client.call(Method::PUT, "/bkt/cached").header("cache-control", "max-age=5").body("hello");
+    put.header("expires", "Thu, 01 Dec 2033 16:00:00 GMT").send().await.expect(200);
+    let same = client.call(Method::GET, "/bkt/cached").header("if-none-match", HELLO).send().await.expect(304);
+    assert_eq!((same.header("cache-control"), same.header("expires")), ("max-age=5", "Thu, 01 Dec 2033 16:00:00 GMT"));
     get("if-none-match", "\"0\"").await.expect(200);
     get("if-modified-since", LAST_MODIFIED).await.expect(304);
     get("if-unmodified-since", "Fri, 02 Jan 2026 03:04:04 GMT").await.expect_error(412, "PreconditionFailed");
@@ -195,11 +201,37 @@ async fn conditions_on_writes_reach_the_commit() {
 #[tokio::test]
 async fn deleting_succeeds_whether_or_not_it_was_there() {
     let client = with_hello().await;
-    client.delete("/bkt/hello?versionId=other").await.expect_error(404, "NoSuchVersion");
+    client.delete(&format!("/bkt/hello?versionId={VERSION}")).await.expect_error(404, "NoSuchVersion");
     client.delete("/bkt/hello?versionId=null").await.expect(204);
     client.delete("/bkt/hello").await.expect(204);
     client.get("/bkt/hello").await.expect_error(404, "NoSuchKey");
     client.delete("/nowhere/hello").await.expect_error(404, "NoSuchBucket");
+}
+
+#[tokio::test]
+async fn only_the_null_version_exists_and_no_id_is_passed_over() {
+    let client = with_hello().await;
+    let message = |reply: crate::client::Reply| reply.element("Message").unwrap();
+    for uri in ["/bkt/hello?", "/bkt/hello?acl&", "/bkt/hello?tagging&"] {
+        client.get(&format!("{uri}versionId=null")).await.expect(200);
+        let empty = client.get(&format!("{uri}versionId=")).await.expect_error(400, "InvalidArgument");
+        assert_eq!(message(empty), "Version id cannot be the empty string");
+        let malformed = client.get(&format!("{uri}versionId=v1")).await.expect_error(400, "InvalidArgument");
+        assert_eq!(message(malformed), "Invalid version id specified");
+        client.get(&format!("{uri}versionId={VERSION}")).await.expect_error(404, "NoSuchVersion");
+    }
+    client.get(&format!("/nowhere/hello?versionId={VERSION}")).await.expect_error(404, "NoSuchBucket");
+    client.head("/bkt/hello?versionId=v1").await.expect(400);
+    client.put("/bkt/hello?versionId=null", "new").await.expect_error(400, "InvalidArgument");
+    client.post("/bkt/hello?uploads&versionId=null", "").await.expect_error(400, "InvalidArgument");
+    let copy = |to: &str, source: &str| client.call(Method::PUT, to).header("x-amz-copy-source", source).send();
+    let refused = copy("/bkt/to?versionId=null", "/bkt/hello").await.expect_error(400, "InvalidArgument");
+    assert_eq!(message(refused), "This operation does not accept a version-id.");
+    copy("/bkt/to", "/bkt/hello?versionId=").await.expect_error(400, "InvalidArgument");
+    copy("/bkt/to", &format!("/bkt/hello?versionId={VERSION}")).await.expect_error(404, "NoSuchVersion");
+    copy("/bkt/to", &format!("/nowhere/hello?versionId={VERSION}")).await.expect_error(404, "NoSuchBucket");
+    assert_eq!(client.store.objects("bkt"), [("hello".to_owned(), "hello".into())]);
+    copy("/bkt/to", "/bkt/hello?versionId=null").await.expect(200);
 }
 
 #[tokio::test]
@@ -253,6 +285,11 @@ async fn objects_are_copied() {
     let got = client.get("/other/dst").await.expect(200);
     assert_eq!((&got.body[..], got.header("content-type"), got.header("x-amz-meta-m")), (&body[..], "text/x", "1"));
     copy("/bkt/src%20a").send().await.expect_error(400, "InvalidRequest");
+    copy("/bkt/src%20a").header("x-amz-storage-class", "STANDARD").send().await.expect(200);
+    copy("/bkt/src%20a").header("x-amz-website-redirect-location", "/there").send().await.expect(200);
+    let moved = client.head("/bkt/src%20a").await.expect(200);
+    assert_eq!((moved.header("x-amz-website-redirect-location"), moved.header("x-amz-meta-m")), ("/there", "1"));
+    copy("/bkt/c").header("x-amz-checksum-algorithm", "MD4").send().await.expect_error(400, "InvalidRequest");
     let replace = copy("/bkt/src%20a").header("x-amz-metadata-directive", "REPLACE").header("x-amz-meta-n", "2");
     replace.header("x-amz-checksum-algorithm", "SHA256").send().await.expect(200);
     let got =

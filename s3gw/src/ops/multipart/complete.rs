@@ -100,7 +100,7 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin,
     B::Error: std::fmt::Display,
 {
-    let upload = upload_id(call)?;
+    let upload = upload_id(call, bucket).await?;
     let parts = read_parts(call, incoming).await?;
     let opened = match call.store.upload(call.context, bucket, key, upload).await {
         Ok(opened) => Some(opened),

@@ -50,7 +50,7 @@ where
     B::Error: std::fmt::Display,
 {
     let headers = &call.head.headers;
-    let (upload, number) = (upload_id(call)?, part_number(call)?);
+    let (upload, number) = (upload_id(call, bucket).await?, part_number(call)?);
     let declared = Declared::parse(headers, &incoming.payload)?;
     let opened = call.store.upload(call.context, bucket, key, upload).await?;
     let kept = kept_algorithm(&opened, declared.algorithm())?;
@@ -70,7 +70,7 @@ pub(in crate::ops) async fn upload_part_copy<S: Store>(
     bucket: &BucketName,
     key: &Key,
 ) -> Result<Answer, S3Error> {
-    let (upload, number) = (upload_id(call)?, part_number(call)?);
+    let (upload, number) = (upload_id(call, bucket).await?, part_number(call)?);
     let source = CopySource::parse(call.header("x-amz-copy-source").unwrap_or_default())?;
     let opened = call.store.upload(call.context, bucket, key, upload).await?;
     let reader = source.open(call).await?;

@@ -42,7 +42,7 @@ pub(in crate::ops) async fn attributes<S: Store>(
     bucket: &BucketName,
     key: &Key,
 ) -> Result<Answer, S3Error> {
-    call.check_version(key)?;
+    call.check_version(bucket, key).await?;
     let names = asked(&call.head.headers)?;
     let reader = call.store.open_object(call.context, bucket, key).await?;
     let head = reader.head();
