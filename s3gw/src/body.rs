@@ -4,7 +4,7 @@
 //! good, so the store must commit only after [`Body::chunk`] has returned `None`.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -194,6 +194,16 @@ fn declared_len<B: HttpBody>(head: &Parts, body: &B, chunked: bool) -> Result<Op
     Ok(number(CONTENT_LENGTH.as_str())?.or(framed))
 }
 
+/// The checksum a client declared, for whoever answers it: there once the body has ended and it was verified.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Verified(Arc<OnceLock<Checksum>>);
+
+impl Verified {
+    pub(crate) fn checksum(&self) -> Option<&Checksum> {
+        self.0.get()
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Open,
@@ -214,6 +224,7 @@ pub(crate) struct RequestBody<B> {
     expected_md5: Option<[u8; 16]>,
     expected_sha256: Option<[u8; 32]>,
     declared: Declared,
+    verified: Verified,
     kept: Option<ChecksumAlgorithm>,
     digests: BodyDigests,
     phase: Phase,
@@ -260,6 +271,7 @@ where
             expected_md5: content_md5(&head.headers)?,
             expected_sha256,
             declared,
+            verified: Verified::default(),
             kept,
             digests: BodyDigests { md5: [0; 16], checksum: None },
             phase: Phase::Open,
@@ -276,6 +288,11 @@ where
             Some(len) if len > len_max => Err(too_large(len, len_max)),
             Some(len) => Ok(len),
         }
+    }
+
+    /// Where the declared checksum will be.
+    pub(crate) fn verified(&self) -> Verified {
+        self.verified.clone()
     }
 
     /// The whole body, verified, if it has at most `len_max` bytes.
@@ -405,10 +422,11 @@ where
             Declared::Value(checksum) => checksum.clone(),
             Declared::Nothing => return Ok(()),
         };
-        match self.digester.value(declared.algorithm) {
-            Some(value) if value == declared.value => Ok(()),
-            _ => Err(BodyError::ChecksumMismatch(declared.algorithm)),
+        if self.digester.value(declared.algorithm).as_ref() != Some(&declared.value) {
+            return Err(BodyError::ChecksumMismatch(declared.algorithm));
         }
+        self.verified.0.get_or_init(|| declared);
+        Ok(())
     }
 }
 

@@ -36,6 +36,11 @@ pub fn name(algorithm: ChecksumAlgorithm) -> &'static str {
     }
 }
 
+/// The name in AWS's messages.
+pub(crate) fn lower_name(algorithm: ChecksumAlgorithm) -> String {
+    name(algorithm).to_ascii_lowercase()
+}
+
 /// The XML element that holds a value of the algorithm.
 pub(crate) fn element(algorithm: ChecksumAlgorithm) -> &'static str {
     match algorithm {

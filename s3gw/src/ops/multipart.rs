@@ -4,7 +4,7 @@ mod complete;
 mod listing;
 mod part;
 
-use drystone_cluster::store::{BucketName, ChecksumAlgorithm, ChecksumKind, Key, NewUpload, Store, UploadId};
+use drystone_cluster::store::{BucketName, ChecksumAlgorithm, ChecksumKind, Key, NewUpload, Store, Upload, UploadId};
 use http::{HeaderName, StatusCode};
 
 pub(super) use complete::complete;
@@ -40,11 +40,17 @@ fn part_number<S>(call: &Call<'_, S>) -> Result<u32, S3Error> {
     })
 }
 
+/// The checksum an upload's client asked for. Full-object CRC64NVME is also what an upload gets whose client asked for
+/// none, and the two cannot be told apart.
+fn asked_checksum(upload: &Upload) -> Option<(ChecksumAlgorithm, ChecksumKind)> {
+    upload.checksum.filter(|checksum| *checksum != (DEFAULT_ALGORITHM, ChecksumKind::FullObject))
+}
+
 /// The checksum the object shall have; `None` if the client says nothing.
 ///
 /// # Errors
 /// `InvalidRequest` for what S3 does not combine: SHA digests cover no whole object, CRC64NVME no parts.
-fn asked_checksum<S>(call: &Call<'_, S>) -> Result<Option<(ChecksumAlgorithm, ChecksumKind)>, S3Error> {
+fn parse_asked_checksum<S>(call: &Call<'_, S>) -> Result<Option<(ChecksumAlgorithm, ChecksumKind)>, S3Error> {
     let invalid = |message: String| S3Error::new(ErrorCode::InvalidRequest, message);
     let kind = match call.header("x-amz-checksum-type") {
         None => None,
@@ -81,7 +87,7 @@ fn asked_checksum<S>(call: &Call<'_, S>) -> Result<Option<(ChecksumAlgorithm, Ch
 
 /// `CreateMultipartUpload`.
 pub(super) async fn create<S: Store>(call: &Call<'_, S>, bucket: &BucketName, key: &Key) -> Result<Answer, S3Error> {
-    let asked = asked_checksum(call)?;
+    let asked = parse_asked_checksum(call)?;
     let new = NewUpload {
         bucket: bucket.clone(),
         key: key.clone(),

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use drystone_cluster::store::{ChecksumAlgorithm, ChecksumKind};
+use drystone_s3gw::sig::{ChunkSigner, PayloadDeclaration};
 use drystone_s3gw::{compute_checksum, format_checksum};
 use http::Method;
 use md5::Digest as _;
 
-use crate::client::{Client, Reply};
+use crate::client::{Client, Reply, Then};
 
 const PART_LEN: usize = 5 << 20;
 
@@ -226,7 +227,10 @@ async fn parts_may_declare_another_checksum_where_none_was_asked_for() {
             .send()
     };
     put("AAAAAA==").await.expect_error(400, "BadDigest");
-    let etag = put(&crc).await.expect(200).header("etag").to_owned();
+    let reply = put(&crc).await.expect(200);
+    // The checksum declared, by which the client knows the part, and not the one kept.
+    assert_eq!((reply.header("x-amz-checksum-crc32"), reply.header("x-amz-checksum-crc64nvme")), (&*crc, ""));
+    let etag = reply.header("etag").to_owned();
     let xml = format!(
         "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag><ChecksumCRC32>{crc}</ChecksumCRC32></Part></CompleteMultipartUpload>"
     );
@@ -235,9 +239,79 @@ async fn parts_may_declare_another_checksum_where_none_was_asked_for() {
 }
 
 #[tokio::test]
+async fn a_part_declared_in_a_trailer_is_answered_with_its_checksum() {
+    let client = Client::with_bucket().await;
+    let id = start(&client, "k", &[]).await;
+    let crc = format_checksum(&compute_checksum(ChecksumAlgorithm::Crc32, b"hello"));
+    let frames = |_| {
+        let trailers = [("x-amz-checksum-crc32", crc.as_str())];
+        vec![ChunkSigner::frame_unsigned(b"hello"), ChunkSigner::finish_unsigned(&trailers)]
+    };
+    let put = client
+        .call(Method::PUT, &format!("/bkt/k?partNumber=1&uploadId={id}"))
+        .header("x-amz-decoded-content-length", "5")
+        .header("x-amz-trailer", "x-amz-checksum-crc32");
+    let reply = put.send_pieces(PayloadDeclaration::UnsignedTrailer, frames, Then::End).await.expect(200);
+    assert_eq!(reply.header("x-amz-checksum-crc32"), crc);
+    let none = upload(&client, "k", &id, 2, &part(1, 10)).await;
+    let kept = format_checksum(&compute_checksum(ChecksumAlgorithm::Crc64Nvme, &part(1, 10)));
+    assert_eq!(none.header("x-amz-checksum-crc64nvme"), kept);
+}
+
+#[tokio::test]
+async fn a_composite_checksum_wants_that_of_each_part() {
+    let client = Client::with_bucket().await;
+    let body = part(5, 1000);
+    let crc32 = format_checksum(&compute_checksum(ChecksumAlgorithm::Crc32, &body));
+    let sha256 = format_checksum(&compute_checksum(ChecksumAlgorithm::Sha256, &body));
+    let id = start(&client, "k", &[("x-amz-checksum-algorithm", "SHA256")]).await;
+    let uri = format!("/bkt/k?partNumber=1&uploadId={id}");
+    let reply = client.put(&uri, body.clone()).await.expect_error(400, "InvalidRequest");
+    assert_eq!(
+        reply.element("Message").as_deref(),
+        Some("Checksum Type mismatch occurred, expected checksum Type: sha256, actual checksum Type: null")
+    );
+    let put = client.call(Method::PUT, &uri).header("x-amz-checksum-sha256", &sha256).body(body.clone()).send().await;
+    let etag = put.expect(200).header("etag").to_owned();
+    let line = |checksum: &str| {
+        let part = format!("<Part><PartNumber>1</PartNumber><ETag>{etag}</ETag>{checksum}</Part>");
+        format!("<CompleteMultipartUpload>{part}</CompleteMultipartUpload>")
+    };
+    let complete = |id: &str, checksum: &str| client.post(&format!("/bkt/k?uploadId={id}"), line(checksum));
+    for checksum in [String::new(), format!("<ChecksumCRC32>{crc32}</ChecksumCRC32>")] {
+        let reply = complete(&id, &checksum).await.expect_error(400, "InvalidRequest");
+        assert_eq!(
+            reply.element("Message").as_deref(),
+            Some(
+                "The upload was created using a sha256 checksum. The complete request must include the checksum for \
+                 each part. It was missing for part 1 in the request."
+            )
+        );
+    }
+    let other = format_checksum(&compute_checksum(ChecksumAlgorithm::Sha256, b"other"));
+    complete(&id, &format!("<ChecksumSHA256>{other}</ChecksumSHA256>")).await.expect_error(400, "InvalidPart");
+    let right = format!("<ChecksumSHA256>{sha256}</ChecksumSHA256>");
+    complete(&id, &right).await.expect(200);
+    complete(&id, "").await.expect(200);
+
+    // A full-object checksum needs neither, but what is said must be right.
+    let whole = [("x-amz-checksum-algorithm", "CRC32"), ("x-amz-checksum-type", "FULL_OBJECT")];
+    let id = start(&client, "k", &whole).await;
+    let reply = client.put(&format!("/bkt/k?partNumber=1&uploadId={id}"), body.clone()).await.expect(200);
+    assert_eq!(reply.header("x-amz-checksum-crc32"), crc32);
+    complete(&id, &right).await.expect_error(400, "InvalidPart");
+    let done = complete(&id, "").await.expect(200);
+    assert_eq!(
+        (done.element("ChecksumCRC32"), done.element("ChecksumType")),
+        (Some(crc32), Some("FULL_OBJECT".to_owned()))
+    );
+}
+
+#[tokio::test]
 async fn parts_are_listed_replaced_and_aborted() {
     let client = Client::with_bucket().await;
-    let id = start(&client, "k", &[("x-amz-checksum-algorithm", "CRC32C")]).await;
+    let whole = [("x-amz-checksum-algorithm", "CRC32C"), ("x-amz-checksum-type", "FULL_OBJECT")];
+    let id = start(&client, "k", &whole).await;
     for (number, len) in [(1, 10), (2, 20), (5, 50), (2, 25)] {
         upload(&client, "k", &id, number, &part(9, len)).await;
     }
