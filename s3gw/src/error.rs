@@ -95,7 +95,7 @@ error_codes! {
     OwnershipControlsNotFoundError NOT_FOUND "The bucket ownership controls were not found.",
     PreconditionFailed PRECONDITION_FAILED "At least one of the pre-conditions you specified did not hold.",
     ReplicationConfigurationNotFoundError NOT_FOUND "The replication configuration was not found.",
-    RequestHeaderSectionTooLarge BAD_REQUEST "Your request headers exceed the maximum allowed size.",
+    RequestHeaderSectionTooLarge BAD_REQUEST "Your request header section exceeds the maximum allowed size.",
     RequestTimeout BAD_REQUEST "Your socket connection to the server was not read from or written to within the timeout period.",
     RequestTimeTooSkewed FORBIDDEN "The difference between the request time and the server's time is too large.",
     ServerSideEncryptionConfigurationNotFoundError NOT_FOUND "The server side encryption configuration was not found.",

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use drystone_cluster::store::{Context, Store};
 use http::header::{CONTENT_TYPE, DATE, EXPECT, ORIGIN, SERVER};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body::Body as HttpBody;
 use sha2::{Digest, Sha256};
 
-use crate::body::{BodyTerms, Incoming, SharedBody, drain, len_u64};
+use crate::body::{BodyTerms, Incoming, SharedBody, drain};
 use crate::config::GatewayConfig;
 use crate::error::{ErrorCode, S3Error};
 use crate::metrics::{GatewayMetrics, Meter};
@@ -119,7 +119,7 @@ impl<S: Store> Gateway<S> {
         B::Error: std::fmt::Display,
     {
         let Inner { store, config, metrics, .. } = &*self.inner;
-        check_header_len(&head.headers, &head.uri, config.header_len_max)?;
+        check_head_len(head, config)?;
         let host = sig::host_of(&head.headers, &head.uri).unwrap_or_default();
         let target = parse_target(&head.uri, host, &config.domains)?;
         let query = Query::parse(head.uri.query())?;
@@ -222,11 +222,16 @@ fn refuse_unsigned(operation: Operation, headers: &HeaderMap) -> Result<(), S3Er
     }
 }
 
-fn check_header_len(headers: &HeaderMap, uri: &Uri, len_max: usize) -> Result<(), S3Error> {
-    let uri_len = uri.path().len() + uri.query().map_or(0, str::len);
-    let len: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if len_u64(len) + len_u64(uri_len) <= len_u64(len_max) {
-        return Ok(());
+fn check_head_len(head: &Parts, config: &GatewayConfig) -> Result<(), S3Error> {
+    let headers_len: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let uri_len = head.uri.path().len() + head.uri.query().map_or(0, str::len);
+    for (len, len_max, code) in [
+        (headers_len, config.header_len_max, ErrorCode::RequestHeaderSectionTooLarge),
+        (uri_len, config.uri_len_max, ErrorCode::InvalidURI),
+    ] {
+        if len > len_max {
+            return Err(S3Error::from(code).with("MaxSizeAllowed", len_max.to_string()));
+        }
     }
-    Err(S3Error::from(ErrorCode::RequestHeaderSectionTooLarge).with("MaxSizeAllowed", len_max.to_string()))
+    Ok(())
 }

@@ -23,7 +23,7 @@ pub enum Target {
 const OBJECT_LAMBDA_PATH: &str = "WriteGetObjectResponse";
 
 /// The bucket label of a virtual-host style `host`, if it is one of `domains`.
-fn bucket_of_host<'a>(host: &'a str, domains: &[String]) -> Option<&'a str> {
+pub(crate) fn bucket_of_host<'a>(host: &'a str, domains: &[String]) -> Option<&'a str> {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,

@@ -277,8 +277,13 @@ async fn checksums_that_contradict_each_other_are_refused() {
 #[tokio::test]
 async fn requests_beyond_their_bounds_are_refused() {
     let client = Client::with_bucket().await;
-    let big = client.call(Method::PUT, "/bkt/k").header("x-other", &"v".repeat(17 << 10)).body("x").send().await;
-    big.expect_error(400, "RequestHeaderSectionTooLarge");
+    let big = client.call(Method::PUT, "/bkt/k").header("x-other", &"v".repeat(8 << 10)).body("x").send().await;
+    let big = big.expect_error(400, "RequestHeaderSectionTooLarge");
+    assert_eq!(big.element("MaxSizeAllowed").as_deref(), Some("8192"));
+    let long = client.get(&format!("/bkt?prefix={}", "p".repeat(16 << 10))).await.expect_error(400, "InvalidURI");
+    assert_eq!(long.element("MaxSizeAllowed").as_deref(), Some("16384"));
+    // The URI does not count as a header.
+    client.get(&format!("/bkt?prefix={}", "p".repeat(10 << 10))).await.expect(200);
     let metadata = client.call(Method::PUT, "/bkt/k").header("x-amz-meta-a", &"v".repeat(2048)).body("x").send().await;
     metadata.expect_error(400, "MetadataTooLarge");
     let xml = vec![b' '; (2 << 20) + 1];

@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use drystone_cluster::store::{ChecksumAlgorithm, ChecksumKind};
 use drystone_s3gw::sig::{ChunkSigner, PayloadDeclaration};
-use drystone_s3gw::{compute_checksum, format_checksum};
+use drystone_s3gw::{GatewayConfig, compute_checksum, format_checksum};
 use http::Method;
 use md5::Digest as _;
 
-use crate::client::{Client, Reply, Then};
+use crate::client::{ACCESS_KEY, Client, Reply, SECRET, Then};
+use crate::memory::MemoryStore;
 
 const PART_LEN: usize = 5 << 20;
 
@@ -123,6 +124,25 @@ async fn the_parts_of_a_composite_checksum_are_told_in_pages() {
             (page.element("MaxParts").as_deref(), page.elements("PartNumber").len(), page.element("IsTruncated")),
             (Some(shown), numbers, Some("false".into()))
         );
+    }
+}
+
+#[tokio::test]
+async fn the_location_is_in_the_style_of_the_request() {
+    let domains = vec!["localhost".to_owned()];
+    for (tls, host, path, location) in [
+        (false, "node:9000", "/bkt/a%20b", "http://node:9000/bkt/a%20b"),
+        (true, "node:9000", "/bkt/a%20b", "https://node:9000/bkt/a%20b"),
+        (true, "bkt.localhost:9000", "/a%20b", "https://bkt.localhost:9000/a%20b"),
+    ] {
+        let config = GatewayConfig { tls, domains: domains.clone(), ..GatewayConfig::default() };
+        let client = Client::with(MemoryStore::with_key(ACCESS_KEY, SECRET), config);
+        client.put("/bkt", "").await.expect(200);
+        let id = start(&client, "a%20b", &[]).await;
+        let etag = upload(&client, "a%20b", &id, 1, &part(1, 10)).await.header("etag").to_owned();
+        let complete = client.call(Method::POST, &format!("{path}?uploadId={id}")).host(host);
+        let done = complete.body(completion(&[(1, &etag)])).send().await.expect(200);
+        assert_eq!(done.element("Location").as_deref(), Some(location));
     }
 }
 
@@ -393,8 +413,13 @@ async fn parts_are_copied_from_objects() {
             .header("x-amz-copy-source", "bkt/src");
         if range.is_empty() { call } else { call.header("x-amz-copy-source-range", range) }
     };
-    for range in ["bytes=0-8000", "bytes=5-1", "5-10"] {
-        copy(range).send().await.expect_error(400, "InvalidArgument");
+    for (range, message) in [
+        ("bytes=0-8000", "Range specified is not valid for source object of size: 8000"),
+        ("bytes=5-1", "The x-amz-copy-source-range value must be of the form bytes=first-last"),
+        ("5-10", "The x-amz-copy-source-range value must be of the form bytes=first-last"),
+    ] {
+        let reply = copy(range).send().await.expect_error(400, "InvalidArgument");
+        assert!(reply.element("Message").unwrap().starts_with(message), "{reply:?}");
     }
     copy("").header("x-amz-copy-source-if-match", "\"0\"").send().await.expect_error(412, "PreconditionFailed");
     assert!(copy("").send().await.expect(200).text().contains("<CopyPartResult"));

@@ -13,7 +13,7 @@ use crate::conditions;
 use crate::error::{ErrorCode, S3Error};
 use crate::ops::{Call, checksum_kind_xml, checksum_xml};
 use crate::response::{Answer, xml};
-use crate::route::{Slash, encode_into};
+use crate::route::{Slash, bucket_of_host, encode_into};
 use crate::sig;
 use crate::xml::{CompletedPartXml, XmlWriter, parse_complete};
 
@@ -111,6 +111,18 @@ where
     parse_complete(&body.collect(call.config.xml_len_max).await?)
 }
 
+/// Where the object is, in the style the client addresses it by.
+fn location<S>(call: &Call<'_, S>, bucket: &BucketName, key: &Key) -> String {
+    let host = sig::host_of(&call.head.headers, &call.head.uri).unwrap_or_default();
+    let scheme = if call.config.tls { "https" } else { "http" };
+    let mut location = format!("{scheme}://{host}/");
+    if bucket_of_host(host, &call.config.domains).is_none() {
+        location.push_str(&format!("{bucket}/"));
+    }
+    encode_into(&mut location, key.as_str().as_bytes(), Slash::Kept);
+    location
+}
+
 /// `CompleteMultipartUpload`. Repeating it gives the same answer.
 pub(in crate::ops) async fn complete<S, B>(
     call: &Call<'_, S>,
@@ -142,12 +154,8 @@ where
         parts,
     };
     let stored = call.store.complete_upload(call.context, complete).await?;
-    let mut location = String::from("http://");
-    location.push_str(sig::host_of(&call.head.headers, &call.head.uri).unwrap_or_default());
-    location.push_str(&format!("/{bucket}/"));
-    encode_into(&mut location, key.as_str().as_bytes(), Slash::Kept);
     let mut out = XmlWriter::root("CompleteMultipartUploadResult");
-    out.text("Location", &location);
+    out.text("Location", &location(call, bucket, key));
     out.plain("Bucket", bucket);
     out.text("Key", key.as_str());
     out.etag(stored.etag);

@@ -11,7 +11,7 @@ use crate::checksum::{self, DEFAULT_ALGORITHM};
 use crate::error::{ErrorCode, S3Error, too_large};
 use crate::ops::Call;
 use crate::ops::object::{CopyBody, CopySource, result_xml};
-use crate::range;
+use crate::range::{self, InvalidCopyRange};
 use crate::response::{Answer, empty, set, set_etag, xml};
 
 /// Which checksum a part keeps: that of its upload.
@@ -74,6 +74,14 @@ where
     Ok(answer)
 }
 
+fn invalid_range(header: &str, error: InvalidCopyRange, len: u64) -> S3Error {
+    let message = match error {
+        InvalidCopyRange::Malformed => "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based offsets of the first and last bytes to copy".to_owned(),
+        InvalidCopyRange::Outside => format!("Range specified is not valid for source object of size: {len}"),
+    };
+    S3Error::argument("x-amz-copy-source-range", header, message)
+}
+
 /// `UploadPartCopy`.
 pub(in crate::ops) async fn upload_part_copy<S: Store>(
     call: &Call<'_, S>,
@@ -87,13 +95,7 @@ pub(in crate::ops) async fn upload_part_copy<S: Store>(
     let len = reader.head().len;
     let range = match call.header("x-amz-copy-source-range") {
         None => 0..len,
-        Some(header) => range::select_copy(header, len).ok_or_else(|| {
-            S3Error::argument(
-                "x-amz-copy-source-range",
-                header,
-                format!("Range specified is not valid for source object of size: {len}"),
-            )
-        })?,
+        Some(header) => range::select_copy(header, len).map_err(|error| invalid_range(header, error, len))?,
     };
     let part_len = range.end - range.start;
     if part_len > call.config.put_len_max {
