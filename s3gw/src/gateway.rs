@@ -121,17 +121,17 @@ impl<S: Store> Gateway<S> {
         let Inner { store, config, metrics, .. } = &*self.inner;
         check_head_len(head, config)?;
         let host = sig::host_of(&head.headers, &head.uri).unwrap_or_default();
-        let target = parse_target(&head.uri, host, &config.domains)?;
+        let target = &*meter.target.insert(parse_target(&head.uri, host, &config.domains)?);
         let query = Query::parse(head.uri.query())?;
         // The signature is over what came; everything else looks at what was meant.
         let meant = sig::unhoisted(head, &query);
-        let operation = resolve(&meant.method, &target, &query, &meant.headers)?;
+        let operation = resolve(&meant.method, target, &query, &meant.headers)?;
         meter.operation = Some(operation);
         refuse_unsigned(operation, &head.headers)?;
         let payload = self.authenticate(head, &query, &mut meter.context).await?;
         let terms = BodyTerms { stall_max: config.body_stall_max, received: metrics.received.clone() };
         let call = Call { store, config, head: &meant, query: &query, context: &meter.context, terms, operation };
-        ops::dispatch(&call, &target, Incoming { body, payload }).await
+        ops::dispatch(&call, target, Incoming { body, payload }).await
     }
 
     async fn authenticate(&self, head: &Parts, query: &Query, context: &mut Context) -> Result<Payload, S3Error> {
@@ -164,7 +164,7 @@ impl<S: Store> Gateway<S> {
 
     fn refusal(&self, head: &Parts, error: &S3Error, meter: &mut Meter) -> Answer {
         let code = error.code();
-        meter.refused(code.as_str(), error.cause());
+        meter.refused(error);
         let request_id = meter.context.request_id;
         let bodiless = head.method == Method::HEAD || code == ErrorCode::NotModified;
         let body = if bodiless {
