@@ -158,6 +158,24 @@ async fn malformed_documents_get_the_error_aws_gives() -> Outcome {
             &["NotImplemented"],
         ),
         case(
+            "a deletion of what cannot be deleted apart",
+            Request::new(Method::DELETE, bucket.clone()).query("acl", ""),
+            405,
+            &["MethodNotAllowed"],
+        ),
+        case(
+            "a bucket made by its location",
+            Request::new(Method::PUT, "/fresh-bucket").query("location", ""),
+            405,
+            &["MethodNotAllowed"],
+        ),
+        case(
+            "a version that is none of S3's",
+            Request::new(Method::GET, format!("{bucket}/k")).query("versionId", "v1"),
+            400,
+            &["InvalidArgument"],
+        ),
+        case(
             "a negative page",
             Request::new(Method::GET, bucket.clone()).query("list-type", "2").query("max-keys", "-1"),
             400,
