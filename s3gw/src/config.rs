@@ -20,7 +20,7 @@ pub struct GatewayConfig {
     pub body_stall_max: Duration,
     /// Bytes of all request header names and values together. Default 8 KiB, as AWS.
     pub header_len_max: usize,
-    /// Bytes of a request's path and query. Default 16 KiB: a key, escaped throughout, and as much again three times.
+    /// Bytes of a request's path and query. Default 16 KiB: several keys of the greatest length, escaped throughout.
     pub uri_len_max: usize,
     /// Bytes of an XML request, held in memory while it is read. Default 2 MiB; a `DeleteObjects` of 1000 long keys
     /// and a completion of 10,000 parts fit.

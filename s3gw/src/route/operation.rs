@@ -87,7 +87,8 @@ pub(crate) fn resolve(
         ));
     }
     // A sub-resource is never passed over: `DELETE /bucket/key?acl` must not delete the object.
-    if let Some(name) = sub_resource(query).filter(|name| !(puts_part && *name == "uploadId")) {
+    let stray = sub_resources(query).find(|name| !(puts_part && *name == "uploadId"));
+    if let Some(name) = stray {
         return Err(not_allowed(method, |allowed| has_sub_resource(allowed, name)));
     }
     on_itself(method, level, query, headers)
@@ -136,10 +137,9 @@ fn on_sub_resource(method: &Method, target: &Target, query: &Query) -> Option<Op
     entries.find(|(name, _)| query.has(name)).map(|(_, found)| *found)
 }
 
-/// The first sub-resource the query names, of whatever method and level.
-fn sub_resource(query: &Query) -> Option<&'static str> {
-    let mut names = TABLES.iter().flat_map(|table| table.operations).map(|(name, _)| *name);
-    names.find(|name| query.has(name))
+/// The sub-resources the query names, of whatever method and level.
+fn sub_resources(query: &Query) -> impl Iterator<Item = &'static str> {
+    TABLES.iter().flat_map(|table| table.operations).map(|(name, _)| *name).filter(|name| query.has(name))
 }
 
 fn has_sub_resource(method: &Method, sub_resource: &str) -> bool {
@@ -391,7 +391,7 @@ mod tests {
                 Some("k"),
                 &["attributes", "uploads", "restore", "select", "torrent", "uploadId", "versions"],
             ),
-            (Method::PUT, Some("k"), &["uploads&partNumber=1&uploadId=2"]),
+            (Method::PUT, Some("k"), &["uploads&partNumber=1&uploadId=2", "restore&partNumber=1&uploadId=2"]),
             (Method::PUT, None, &["location", "uploads", "versions", "policyStatus"]),
             (Method::GET, Some("k"), &["uploads", "restore", "select&select-type=2", "versioning"]),
             (Method::HEAD, Some("k"), &["acl", "tagging", "uploadId=2"]),
