@@ -10,7 +10,7 @@ pub mod engine;
 pub mod ids;
 pub mod index;
 pub mod kv;
-mod log_limit;
+pub mod log_limit;
 pub mod member;
 pub mod peer;
 pub mod placement;

@@ -13,7 +13,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// Lets a few lines a minute through.
 #[derive(Debug, Default)]
-pub(crate) struct LogLimit(Mutex<Said>);
+pub struct LogLimit(Mutex<Said>);
 
 /// What was said in the current window, and what was not.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ struct Said {
 
 impl LogLimit {
     /// Notes an event at `now`: if it is worth a line, how many before it were not.
-    pub(crate) fn note(&self, now: Instant) -> Option<u64> {
+    pub fn note(&self, now: Instant) -> Option<u64> {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if said.window_start.is_none_or(|start| now.duration_since(start) >= WINDOW) {
             (said.window_start, said.lines) = (Some(now), 0);

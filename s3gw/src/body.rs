@@ -4,7 +4,7 @@
 //! good, so the store must commit only after [`Body::chunk`] has returned `None`.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use drystone_cluster::store::{Body, BodyDigests, BodyError, Checksum, ChecksumAlgorithm, ChecksumKind};
-use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::{HeaderMap, Version};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 use prometheus::IntCounter;
@@ -175,8 +176,8 @@ pub(crate) fn content_md5(headers: &HeaderMap) -> Result<Option<[u8; 16]>, S3Err
 }
 
 /// The length of the body inside its framing.
-fn declared_len<B: HttpBody>(headers: &HeaderMap, body: &B, chunked: bool) -> Result<Option<u64>, S3Error> {
-    let number = |name: &str| match headers.get(name) {
+fn declared_len<B: HttpBody>(head: &Parts, body: &B, chunked: bool) -> Result<Option<u64>, S3Error> {
+    let number = |name: &str| match head.headers.get(name) {
         None => Ok(None),
         Some(value) => {
             let text = value.to_str().unwrap_or_default().trim();
@@ -188,7 +189,19 @@ fn declared_len<B: HttpBody>(headers: &HeaderMap, body: &B, chunked: bool) -> Re
     if chunked {
         return number("x-amz-decoded-content-length")?.map(Some).ok_or(ErrorCode::MissingContentLength.into());
     }
-    Ok(number(CONTENT_LENGTH.as_str())?.or_else(|| body.size_hint().exact()))
+    // HTTP/1.1 takes a body without any length for an empty one; S3 takes it for one whose length was forgotten.
+    let framed = if head.version == Version::HTTP_2 { body.size_hint().exact() } else { None };
+    Ok(number(CONTENT_LENGTH.as_str())?.or(framed))
+}
+
+/// The checksum a client declared, for whoever answers it: there once the body has ended and it was verified.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Verified(Arc<OnceLock<Checksum>>);
+
+impl Verified {
+    pub(crate) fn checksum(&self) -> Option<&Checksum> {
+        self.0.get()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +224,7 @@ pub(crate) struct RequestBody<B> {
     expected_md5: Option<[u8; 16]>,
     expected_sha256: Option<[u8; 32]>,
     declared: Declared,
+    verified: Verified,
     kept: Option<ChecksumAlgorithm>,
     digests: BodyDigests,
     phase: Phase,
@@ -227,7 +241,7 @@ where
     /// # Errors
     /// Declarations that contradict themselves.
     pub(crate) fn new(
-        headers: &HeaderMap,
+        head: &Parts,
         incoming: Incoming<B>,
         declared: Declared,
         kept: Option<ChecksumAlgorithm>,
@@ -247,16 +261,17 @@ where
             digester.want(algorithm);
         }
         Ok(Self {
-            declared_len: declared_len(headers, &incoming.body, decoder.is_some())?,
+            declared_len: declared_len(head, &incoming.body, decoder.is_some())?,
             body: incoming.body,
             terms,
             input: Bytes::new(),
             decoder,
             received: 0,
             digester,
-            expected_md5: content_md5(headers)?,
+            expected_md5: content_md5(&head.headers)?,
             expected_sha256,
             declared,
+            verified: Verified::default(),
             kept,
             digests: BodyDigests { md5: [0; 16], checksum: None },
             phase: Phase::Open,
@@ -273,6 +288,11 @@ where
             Some(len) if len > len_max => Err(too_large(len, len_max)),
             Some(len) => Ok(len),
         }
+    }
+
+    /// Where the declared checksum will be.
+    pub(crate) fn verified(&self) -> Verified {
+        self.verified.clone()
     }
 
     /// The whole body, verified, if it has at most `len_max` bytes.
@@ -359,11 +379,12 @@ where
     }
 
     fn finish(&mut self) -> Result<(), BodyError> {
-        if let Some(decoder) = &mut self.decoder {
-            decoder.end_of_input()?;
-        }
+        // A body cut short is that first of all, wherever the cut went through its framing.
         if let Some(declared) = self.declared_len.filter(|declared| *declared != self.received) {
             return Err(BodyError::Incomplete { received: self.received, declared });
+        }
+        if let Some(decoder) = &mut self.decoder {
+            decoder.end_of_input()?;
         }
         self.check_declared()?;
         let md5 = self.digester.md5();
@@ -386,25 +407,26 @@ where
         let declared = match &self.declared {
             Declared::Trailer(algorithm) => {
                 let [(name, value)] = trailers else {
-                    return Err(BodyError::Malformed("the trailers are not those that were declared"));
+                    return Err(BodyError::MalformedTrailer("they are not those that were declared"));
                 };
                 if checksum::parse_header_name(name) != Some(*algorithm) {
-                    return Err(BodyError::Malformed("the trailers are not those that were declared"));
+                    return Err(BodyError::MalformedTrailer("they are not those that were declared"));
                 }
                 checksum::parse_value(*algorithm, value)
                     .filter(|checksum| checksum.kind == ChecksumKind::FullObject)
-                    .ok_or(BodyError::Malformed("a trailer's checksum cannot be read"))?
+                    .ok_or(BodyError::MalformedTrailer("a checksum cannot be read"))?
             }
             _ if !trailers.is_empty() => {
-                return Err(BodyError::Malformed("the trailers are not those that were declared"));
+                return Err(BodyError::MalformedTrailer("they are not those that were declared"));
             }
             Declared::Value(checksum) => checksum.clone(),
             Declared::Nothing => return Ok(()),
         };
-        match self.digester.value(declared.algorithm) {
-            Some(value) if value == declared.value => Ok(()),
-            _ => Err(BodyError::ChecksumMismatch(declared.algorithm)),
+        if self.digester.value(declared.algorithm).as_ref() != Some(&declared.value) {
+            return Err(BodyError::ChecksumMismatch(declared.algorithm));
         }
+        self.verified.0.get_or_init(|| declared);
+        Ok(())
     }
 }
 

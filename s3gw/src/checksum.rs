@@ -36,6 +36,11 @@ pub fn name(algorithm: ChecksumAlgorithm) -> &'static str {
     }
 }
 
+/// The name in AWS's messages.
+pub(crate) fn lower_name(algorithm: ChecksumAlgorithm) -> String {
+    name(algorithm).to_ascii_lowercase()
+}
+
 /// The XML element that holds a value of the algorithm.
 pub(crate) fn element(algorithm: ChecksumAlgorithm) -> &'static str {
     match algorithm {
@@ -73,6 +78,19 @@ pub(crate) fn parse_name(text: &str) -> Option<ChecksumAlgorithm> {
     ALGORITHMS.into_iter().find(|algorithm| name(*algorithm).eq_ignore_ascii_case(text))
 }
 
+/// The algorithm a client asks for by that name.
+///
+/// # Errors
+/// `InvalidRequest` for one that S3 does not have.
+pub(crate) fn parse_asked(text: &str) -> Result<ChecksumAlgorithm, S3Error> {
+    parse_name(text).ok_or_else(|| {
+        S3Error::new(
+            ErrorCode::InvalidRequest,
+            "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]",
+        )
+    })
+}
+
 /// The algorithm whose header or trailer has that name.
 pub(crate) fn parse_header_name(text: &str) -> Option<ChecksumAlgorithm> {
     parse_name(text.trim().to_ascii_lowercase().strip_prefix("x-amz-checksum-")?)
@@ -95,9 +113,14 @@ pub(crate) fn parse_kind(text: &str) -> Option<ChecksumKind> {
     }
 }
 
+/// The digest as base64, without the number of parts.
+pub(crate) fn format_digest(checksum: &Checksum) -> String {
+    BASE64.encode(&checksum.value)
+}
+
 /// The value as text: base64, with `-N` for a composite of N parts.
 pub fn format_value(checksum: &Checksum) -> String {
-    let mut text = BASE64.encode(&checksum.value);
+    let mut text = format_digest(checksum);
     if checksum.kind == ChecksumKind::Composite && checksum.part_count > 0 {
         text.push('-');
         text.push_str(&checksum.part_count.to_string());

@@ -110,7 +110,8 @@ impl ChunkedDecoder {
                 self.state = State::Done;
                 Ok(())
             }
-            _ => Err(BodyError::Malformed("it ends before its last chunk")),
+            State::Trailers if self.line.is_empty() => Err(BodyError::MalformedTrailer("their signature is missing")),
+            _ => Err(BodyError::Malformed("it ends before its end")),
         }
     }
 
@@ -148,7 +149,10 @@ impl ChunkedDecoder {
         let end = input.iter().take(limit + 1).position(|byte| *byte == b'\n');
         let take = end.unwrap_or(input.len());
         if self.line.len().saturating_add(take) > limit {
-            return Err(BodyError::Malformed("a line is too long"));
+            return Err(match self.state {
+                State::Trailers => BodyError::MalformedTrailer("a line is too long"),
+                _ => BodyError::Malformed("a line is too long"),
+            });
         }
         self.line.extend_from_slice(&input[..take]);
         input.advance(take);
@@ -207,7 +211,7 @@ impl ChunkedDecoder {
     fn trailer_done(&mut self, line: &[u8]) -> Result<(), BodyError> {
         self.trailers_len += line.len() + 2;
         if self.trailers_len > TRAILERS_LEN_MAX {
-            return Err(BodyError::Malformed("its trailers are too long"));
+            return Err(BodyError::MalformedTrailer("they are too long"));
         }
         if line.is_empty() {
             // AWS's own example puts an empty line between the trailers and their signature.
@@ -216,13 +220,13 @@ impl ChunkedDecoder {
             }
             return Ok(());
         }
-        let malformed = BodyError::Malformed("a trailer cannot be read");
+        let malformed = BodyError::MalformedTrailer("one cannot be read");
         let line = std::str::from_utf8(line).map_err(|_| malformed.clone())?;
         let (name, value) = line.split_once(':').ok_or(malformed)?;
         let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
         match &mut self.framing {
-            Framing::Signed { trailer: false, .. } => Err(BodyError::Malformed("a trailer was not declared")),
-            _ if self.trailers_signed => Err(BodyError::Malformed("a trailer follows the trailers' signature")),
+            Framing::Signed { trailer: false, .. } => Err(BodyError::MalformedTrailer("one was not declared")),
+            _ if self.trailers_signed => Err(BodyError::MalformedTrailer("one follows their signature")),
             Framing::Signed { verifier, .. } if name == "x-amz-trailer-signature" => {
                 let mut signature = [0; 32];
                 hex::decode_to_slice(value, &mut signature).map_err(|_| BodyError::SignatureMismatch)?;

@@ -4,7 +4,7 @@
 //! `If-Modified-Since`, a tag making the date beside it void.
 
 use drystone_cluster::store::{Condition, ETag, EntityTag, ObjectHead};
-use http::header::{ETAG, LAST_MODIFIED};
+use http::header::{CACHE_CONTROL, ETAG, EXPIRES, LAST_MODIFIED};
 use http::{HeaderMap, HeaderValue};
 
 use crate::error::{ErrorCode, S3Error};
@@ -82,15 +82,20 @@ pub(crate) fn decide(names: &ConditionNames, headers: &HeaderMap, etag: ETag, mo
 /// [`decide`] for GET and HEAD.
 ///
 /// # Errors
-/// `NotModified` (304, with the tag and time), `PreconditionFailed`.
+/// `NotModified` (304, with what a cache needs of the head), `PreconditionFailed`.
 pub(crate) fn check_read(headers: &HeaderMap, head: &ObjectHead) -> Result<(), S3Error> {
     match decide(&READ, headers, head.etag, head.modified_ms) {
         Decision::Proceed => Ok(()),
         Decision::Failed(header) => Err(failed(header)),
         Decision::NotModified => {
             let mut error = S3Error::from(ErrorCode::NotModified);
-            let fields = [(ETAG, format!("\"{}\"", head.etag)), (LAST_MODIFIED, http_date(head.modified_ms))];
-            for (name, text) in fields {
+            let own = [(ETAG, format!("\"{}\"", head.etag)), (LAST_MODIFIED, http_date(head.modified_ms))];
+            // RFC 9110 §15.4.5: what a cache needs to renew its copy.
+            let kept = [CACHE_CONTROL, EXPIRES].map(|name| {
+                let text = head.metadata.headers.get(name.as_str()).cloned();
+                text.map(|text| (name, text))
+            });
+            for (name, text) in own.into_iter().chain(kept.into_iter().flatten()) {
                 if let Ok(value) = HeaderValue::try_from(text) {
                     error = error.with_header(name, value);
                 }

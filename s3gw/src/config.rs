@@ -9,6 +9,8 @@ pub struct GatewayConfig {
     pub region: String,
     /// Domains for virtual-host style: a request to `BUCKET.DOMAIN` names its bucket by host. Default none: path style only.
     pub domains: Vec<String>,
+    /// Whether clients come over TLS, for the addresses they are told. Default no.
+    pub tls: bool,
     /// The canonical user id shown as owner of everything, and what `x-amz-expected-bucket-owner` is compared with.
     /// Default `drystone`.
     pub owner_id: String,
@@ -16,8 +18,10 @@ pub struct GatewayConfig {
     pub clock_skew_max: Duration,
     /// How long a request body may send nothing before the request is given up. Default 30 s.
     pub body_stall_max: Duration,
-    /// Bytes of all request header names and values together. Default 16 KiB (AWS allows 8 KiB).
+    /// Bytes of all request header names and values together. Default 8 KiB, as AWS.
     pub header_len_max: usize,
+    /// Bytes of a request's path and query. Default 16 KiB: several keys of the greatest length, escaped throughout.
+    pub uri_len_max: usize,
     /// Bytes of an XML request, held in memory while it is read. Default 2 MiB; a `DeleteObjects` of 1000 long keys
     /// and a completion of 10,000 parts fit.
     pub xml_len_max: usize,
@@ -36,10 +40,12 @@ impl Default for GatewayConfig {
         Self {
             region: "us-east-1".to_owned(),
             domains: Vec::new(),
+            tls: false,
             owner_id: "drystone".to_owned(),
             clock_skew_max: Duration::from_secs(15 * 60),
             body_stall_max: Duration::from_secs(30),
-            header_len_max: 16 << 10,
+            header_len_max: 8 << 10,
+            uri_len_max: 16 << 10,
             xml_len_max: 2 << 20,
             put_len_max: 5 << 30,
             object_len_max: 5 << 40,

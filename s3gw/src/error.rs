@@ -49,6 +49,7 @@ error_codes! {
     AuthorizationHeaderMalformed BAD_REQUEST "The authorization header that you provided is not valid.",
     AuthorizationQueryParametersError BAD_REQUEST "The authorization query parameters that you provided are not valid.",
     BadDigest BAD_REQUEST "The Content-MD5 or checksum value that you specified did not match what the server received.",
+    BadRequest BAD_REQUEST "Insufficient information. Origin request header needed.",
     BucketAlreadyOwnedByYou CONFLICT "Your previous request to create the named bucket succeeded and you already own it.",
     BucketNotEmpty CONFLICT "The bucket you tried to delete is not empty.",
     EntityTooLarge BAD_REQUEST "Your proposed upload exceeds the maximum allowed object size.",
@@ -71,6 +72,7 @@ error_codes! {
     InvalidToken BAD_REQUEST "The provided token is malformed or otherwise not valid.",
     InvalidURI BAD_REQUEST "Couldn't parse the specified URI.",
     KeyTooLongError BAD_REQUEST "Your key is too long.",
+    MalformedTrailerError BAD_REQUEST "The request contained trailing data that was not well-formed or did not conform to our published schema.",
     MalformedXML BAD_REQUEST "The XML you provided was not well-formed or did not validate against our published schema.",
     MaxMessageLengthExceeded BAD_REQUEST "Your request was too big.",
     MetadataTooLarge BAD_REQUEST "Your metadata headers exceed the maximum allowed metadata size.",
@@ -93,7 +95,7 @@ error_codes! {
     OwnershipControlsNotFoundError NOT_FOUND "The bucket ownership controls were not found.",
     PreconditionFailed PRECONDITION_FAILED "At least one of the pre-conditions you specified did not hold.",
     ReplicationConfigurationNotFoundError NOT_FOUND "The replication configuration was not found.",
-    RequestHeaderSectionTooLarge BAD_REQUEST "Your request headers exceed the maximum allowed size.",
+    RequestHeaderSectionTooLarge BAD_REQUEST "Your request header section exceeds the maximum allowed size.",
     RequestTimeout BAD_REQUEST "Your socket connection to the server was not read from or written to within the timeout period.",
     RequestTimeTooSkewed FORBIDDEN "The difference between the request time and the server's time is too large.",
     ServerSideEncryptionConfigurationNotFoundError NOT_FOUND "The server side encryption configuration was not found.",
@@ -271,12 +273,12 @@ impl From<BodyError> for S3Error {
             ),
             BodyError::SignatureMismatch => Self::from(Code::SignatureDoesNotMatch),
             BodyError::Malformed(what) => {
-                Self::new(Code::InvalidRequest, format!("The chunked body is malformed: {what}."))
+                Self::new(Code::IncompleteBody, format!("The chunked body is malformed: {what}."))
             }
+            error @ BodyError::MalformedTrailer(_) => Self::from(Code::MalformedTrailerError).caused_by(&error),
             error @ BodyError::Transport(_) => Self::from(Code::RequestTimeout).caused_by(&error),
-            error @ BodyError::Source(_) => {
-                Self::new(Code::ServiceUnavailable, "The source of the copy cannot be read now.").caused_by(&error)
-            }
+            // Why a source cannot be read is what a GET of it would be told.
+            BodyError::Source(error) => Self::from(*error),
         }
     }
 }

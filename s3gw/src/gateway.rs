@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drystone_cluster::store::{Context, Store};
-use http::header::{CONTENT_TYPE, DATE, EXPECT, SERVER};
+use http::header::{CONTENT_TYPE, DATE, EXPECT, ORIGIN, SERVER};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body::Body as HttpBody;
 use sha2::{Digest, Sha256};
 
-use crate::body::{BodyTerms, Incoming, SharedBody, drain, len_u64};
+use crate::body::{BodyTerms, Incoming, SharedBody, drain};
 use crate::config::GatewayConfig;
 use crate::error::{ErrorCode, S3Error};
 use crate::metrics::{GatewayMetrics, Meter};
@@ -119,21 +119,19 @@ impl<S: Store> Gateway<S> {
         B::Error: std::fmt::Display,
     {
         let Inner { store, config, metrics, .. } = &*self.inner;
-        check_header_len(&head.headers, &head.uri, config.header_len_max)?;
+        check_head_len(head, config)?;
         let host = sig::host_of(&head.headers, &head.uri).unwrap_or_default();
-        let target = parse_target(&head.uri, host, &config.domains)?;
+        let target = &*meter.target.insert(parse_target(&head.uri, host, &config.domains)?);
         let query = Query::parse(head.uri.query())?;
         // The signature is over what came; everything else looks at what was meant.
         let meant = sig::unhoisted(head, &query);
-        let operation = resolve(&meant.method, &target, &query, &meant.headers)?;
+        let operation = resolve(&meant.method, target, &query, &meant.headers)?;
         meter.operation = Some(operation);
-        if operation == Operation::OptionsObject {
-            return Err(S3Error::from(ErrorCode::AccessForbidden).with("Method", "OPTIONS".to_owned()));
-        }
+        refuse_unsigned(operation, &head.headers)?;
         let payload = self.authenticate(head, &query, &mut meter.context).await?;
         let terms = BodyTerms { stall_max: config.body_stall_max, received: metrics.received.clone() };
         let call = Call { store, config, head: &meant, query: &query, context: &meter.context, terms, operation };
-        ops::dispatch(&call, &target, Incoming { body, payload }).await
+        ops::dispatch(&call, target, Incoming { body, payload }).await
     }
 
     async fn authenticate(&self, head: &Parts, query: &Query, context: &mut Context) -> Result<Payload, S3Error> {
@@ -166,7 +164,7 @@ impl<S: Store> Gateway<S> {
 
     fn refusal(&self, head: &Parts, error: &S3Error, meter: &mut Meter) -> Answer {
         let code = error.code();
-        meter.refused(code.as_str(), error.cause());
+        meter.refused(error);
         let request_id = meter.context.request_id;
         let bodiless = head.method == Method::HEAD || code == ErrorCode::NotModified;
         let body = if bodiless {
@@ -212,11 +210,28 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-fn check_header_len(headers: &HeaderMap, uri: &Uri, len_max: usize) -> Result<(), S3Error> {
-    let uri_len = uri.path().len() + uri.query().map_or(0, str::len);
-    let len: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if len_u64(len) + len_u64(uri_len) <= len_u64(len_max) {
-        return Ok(());
+/// Refuses the operations whose requests carry no signature that could be verified: browsers and functions make them.
+fn refuse_unsigned(operation: Operation, headers: &HeaderMap) -> Result<(), S3Error> {
+    match operation {
+        Operation::PostObject | Operation::WriteGetObjectResponse => Err(S3Error::not_implemented(operation.name())),
+        Operation::OptionsObject if headers.contains_key(ORIGIN) => {
+            Err(S3Error::from(ErrorCode::AccessForbidden).with("Method", "OPTIONS".to_owned()))
+        }
+        Operation::OptionsObject => Err(S3Error::from(ErrorCode::BadRequest)),
+        _ => Ok(()),
     }
-    Err(S3Error::from(ErrorCode::RequestHeaderSectionTooLarge).with("MaxSizeAllowed", len_max.to_string()))
+}
+
+fn check_head_len(head: &Parts, config: &GatewayConfig) -> Result<(), S3Error> {
+    let headers_len: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let uri_len = head.uri.path().len() + head.uri.query().map_or(0, str::len);
+    for (len, len_max, code) in [
+        (headers_len, config.header_len_max, ErrorCode::RequestHeaderSectionTooLarge),
+        (uri_len, config.uri_len_max, ErrorCode::InvalidURI),
+    ] {
+        if len > len_max {
+            return Err(S3Error::from(code).with("MaxSizeAllowed", len_max.to_string()));
+        }
+    }
+    Ok(())
 }

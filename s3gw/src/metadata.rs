@@ -1,7 +1,10 @@
 //! What an object carries besides its bytes: from the headers of a write, to the headers of a read.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use drystone_cluster::store::ObjectMetadata;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -111,6 +114,29 @@ fn parse_user(headers: &HeaderMap) -> Result<BTreeMap<String, String>, S3Error> 
     Ok(user)
 }
 
+/// Bytes of text in one encoded word, which has at most 75 characters (RFC 2047 §2).
+const WORD_TEXT_MAX: usize = 45;
+
+/// Text as RFC 2047 has it in headers: ASCII as it is, else in words of base64. S3 takes UTF-8 and answers this.
+fn mail_safe(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    let mut words = String::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (word, after) = rest.split_at(rest.floor_char_boundary(WORD_TEXT_MAX));
+        if !words.is_empty() {
+            words.push(' ');
+        }
+        words.push_str("=?UTF-8?B?");
+        BASE64.encode_string(word, &mut words);
+        words.push_str("?=");
+        rest = after;
+    }
+    Cow::Owned(words)
+}
+
 /// Puts metadata on the answer of a read.
 pub(crate) fn write(answer: &mut Answer, metadata: &ObjectMetadata) {
     if !metadata.headers.contains_key("content-type") {
@@ -123,7 +149,7 @@ pub(crate) fn write(answer: &mut Answer, metadata: &ObjectMetadata) {
     }
     for (name, value) in &metadata.user {
         if let Ok(name) = HeaderName::try_from(format!("{USER_PREFIX}{name}")) {
-            set(answer, name, value);
+            set(answer, name, &mail_safe(value));
         }
     }
 }
@@ -173,8 +199,26 @@ mod tests {
         assert_eq!(metadata.user["latin1"], "grün");
         let mut answer = crate::response::empty(http::StatusCode::OK);
         write(&mut answer, &metadata);
-        assert_eq!(answer.headers()["x-amz-meta-utf8"].as_bytes(), "grün".as_bytes());
+        assert_eq!(answer.headers()["x-amz-meta-a"], "one,two");
+        assert_eq!(answer.headers()["x-amz-meta-utf8"], "=?UTF-8?B?Z3LDvG4=?=");
         assert_eq!(answer.headers()["content-type"], "text/plain");
+    }
+
+    #[test]
+    fn long_text_is_several_words_of_whole_characters() {
+        assert_eq!(mail_safe("=?UTF-8?Q?as_given?= x"), "=?UTF-8?Q?as_given?= x");
+        let text = "a€".repeat(30);
+        let words = mail_safe(&text);
+        let decoded: String = words
+            .split(' ')
+            .map(|word| {
+                assert!(word.len() <= 75, "{word}");
+                let base64 = word.strip_prefix("=?UTF-8?B?").unwrap().strip_suffix("?=").unwrap();
+                String::from_utf8(BASE64.decode(base64).unwrap()).unwrap()
+            })
+            .collect();
+        assert_eq!(decoded, text);
+        assert_eq!(words.split(' ').count(), 3);
     }
 
     #[test]

@@ -1,12 +1,17 @@
 //! What the gateway counts, and the one log line of each request. The registry is given; nothing is global.
 
+use std::sync::Arc;
+
+use drystone_cluster::log_limit::LogLimit;
 use drystone_cluster::store::Context;
 use http::StatusCode;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tokio::time::Instant;
+use tracing::Level;
 
+use crate::error::S3Error;
 use crate::response::BrokenOff;
-use crate::route::Operation;
+use crate::route::{Operation, Target};
 
 /// Upper bounds in seconds: from a cached 4 KiB read to a slow large upload.
 const DURATION_BUCKETS_S: [f64; 14] =
@@ -21,6 +26,15 @@ pub struct GatewayMetrics {
     sent: IntCounter,
     broken_off: IntCounter,
     under_way: IntGauge,
+    limits: Arc<LogLimits>,
+}
+
+/// Anybody who reaches the port can have requests refused; a cluster without quorum fails all of them. Each has a limit
+/// of its own, so that neither hides the other.
+#[derive(Debug, Default)]
+struct LogLimits {
+    refused: LogLimit,
+    failed: LogLimit,
 }
 
 impl GatewayMetrics {
@@ -52,6 +66,7 @@ impl GatewayMetrics {
                 "Answers whose body was broken off because the object could not be read on.",
             )?,
             under_way: IntGauge::new("drystone_s3_requests_inflight", "S3 requests under way.")?,
+            limits: Arc::default(),
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.duration.clone()))?;
@@ -69,8 +84,12 @@ pub(crate) struct Meter {
     started: Instant,
     pub(crate) context: Context,
     pub(crate) operation: Option<Operation>,
+    pub(crate) target: Option<Target>,
     status: StatusCode,
     code: Option<&'static str>,
+    /// What the client was told.
+    message: Option<Box<str>>,
+    /// What only the log may say.
     cause: Option<Box<str>>,
     bytes_in: u64,
     bytes_out: u64,
@@ -84,9 +103,11 @@ impl Meter {
             started: Instant::now(),
             context,
             operation: None,
+            target: None,
             // What a request gets whose future is dropped: nothing was sent.
             status: StatusCode::REQUEST_TIMEOUT,
             code: None,
+            message: None,
             cause: None,
             bytes_in,
             bytes_out: 0,
@@ -97,9 +118,10 @@ impl Meter {
         self.status = status;
     }
 
-    pub(crate) fn refused(&mut self, code: &'static str, cause: Option<&str>) {
-        self.code = Some(code);
-        self.cause = cause.map(Into::into);
+    pub(crate) fn refused(&mut self, error: &S3Error) {
+        self.code = Some(error.code().as_str());
+        self.message = Some(error.message().into());
+        self.cause = error.cause().map(Into::into);
     }
 
     pub(crate) fn sent(&mut self, len: u64) {
@@ -122,18 +144,56 @@ impl Meter {
         }
     }
 
+    fn has_failed(&self) -> bool {
+        let is_failure = self.status.is_server_error() && self.status != StatusCode::NOT_IMPLEMENTED;
+        is_failure || self.code == Some("BrokenOff")
+    }
+
+    /// Whether the client asked for what it may not have, or not in this way. What programs ask to find out is none.
+    fn is_refused(&self) -> bool {
+        self.code.is_some_and(|code| !matches!(code, "NoSuchKey" | "NotModified" | "PreconditionFailed"))
+    }
+
+    /// How loudly to log at `now`, and how many lines before this one were left out.
+    fn loudness(&self, now: Instant) -> (Level, u64) {
+        let limits = &self.metrics.limits;
+        let said = match (self.has_failed(), self.is_refused()) {
+            (true, _) => limits.failed.note(now).map(|unsaid| (Level::WARN, unsaid)),
+            (false, true) => limits.refused.note(now).map(|unsaid| (Level::INFO, unsaid)),
+            (false, false) => None,
+        };
+        said.unwrap_or((Level::DEBUG, 0))
+    }
+
+    /// Bucket and key as far as the request names them.
+    fn names(&self) -> (&str, &str) {
+        match &self.target {
+            Some(Target::Bucket(bucket)) => (bucket.as_str(), "-"),
+            Some(Target::Object(bucket, key)) => (bucket.as_str(), key.as_str()),
+            Some(Target::Service | Target::ObjectLambda) | None => ("-", "-"),
+        }
+    }
+
     fn log(&self, operation: &'static str, seconds: f64) {
         let request_id = format_args!("{:016X}", self.context.request_id);
-        let (status, code, cause) =
-            (self.status.as_u16(), self.code.unwrap_or("-"), self.cause.as_deref().unwrap_or("-"));
+        let (status, code) = (self.status.as_u16(), self.code.unwrap_or("-"));
+        let (message, cause) = (self.message.as_deref().unwrap_or("-"), self.cause.as_deref().unwrap_or("-"));
         let (bytes_in, bytes_out) = (self.bytes_in, self.bytes_out);
         let access_key = self.context.access_key.as_deref().unwrap_or("-");
-        if self.status.is_server_error() && self.status != StatusCode::NOT_IMPLEMENTED || code == "BrokenOff" {
-            tracing::warn!(%request_id, operation, status, code, cause, seconds, bytes_in, bytes_out, access_key, "s3 request");
-        } else if self.code.is_some_and(|code| !matches!(code, "NoSuchKey" | "NotModified" | "PreconditionFailed")) {
-            tracing::info!(%request_id, operation, status, code, cause, seconds, bytes_in, bytes_out, access_key, "s3 request");
-        } else {
-            tracing::debug!(%request_id, operation, status, code, seconds, bytes_in, bytes_out, access_key, "s3 request");
+        let (bucket, key) = self.names();
+        let (level, unsaid) = self.loudness(Instant::now());
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    %request_id, operation, bucket, key, status, code, reason = message, cause, seconds, bytes_in,
+                    bytes_out, access_key, unsaid, "s3 request"
+                )
+            };
+        }
+        match level {
+            Level::WARN => line!(warn),
+            Level::INFO => line!(info),
+            _ => line!(debug),
         }
     }
 }
@@ -146,5 +206,40 @@ impl Drop for Meter {
         self.metrics.duration.with_label_values(&[operation]).observe(seconds);
         self.metrics.under_way.dec();
         self.log(operation, seconds);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorCode;
+    use drystone_cluster::store::Unavailable;
+
+    fn meter(metrics: &GatewayMetrics, error: Option<S3Error>) -> Meter {
+        let context = Context { request_id: 1, access_key: None, now_ms: 0 };
+        let mut meter = Meter::start(metrics, context, 0);
+        meter.answered(error.as_ref().map_or(StatusCode::OK, |error| error.code().status()));
+        if let Some(error) = error {
+            meter.refused(&error);
+        }
+        meter
+    }
+
+    #[test]
+    fn a_flood_of_refusals_neither_fills_the_log_nor_hides_failures() {
+        let metrics = GatewayMetrics::new(&Registry::new()).unwrap();
+        let (now, later) = (Instant::now(), Instant::now() + std::time::Duration::from_secs(60));
+        let refused = meter(&metrics, Some(ErrorCode::AccessDenied.into()));
+        let said = (0..1_000).filter(|_| refused.loudness(now) == (Level::INFO, 0)).count();
+        assert_eq!((said, refused.loudness(now)), (20, (Level::DEBUG, 0)));
+        let failed = meter(&metrics, Some(Unavailable::NotServing("stopping").into()));
+        assert_eq!(failed.loudness(now), (Level::WARN, 0));
+        assert_eq!(failed.message.as_deref(), Some("Not now: the node is stopping."));
+        assert_eq!(refused.loudness(later), (Level::INFO, 981));
+        for quiet in [None, Some(ErrorCode::NoSuchKey.into()), Some(ErrorCode::NotModified.into())] {
+            assert_eq!(meter(&metrics, quiet).loudness(later), (Level::DEBUG, 0));
+        }
+        let absent = meter(&metrics, Some(ErrorCode::NotImplemented.into()));
+        assert_eq!(absent.loudness(later), (Level::INFO, 0));
     }
 }

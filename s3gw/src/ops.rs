@@ -71,14 +71,16 @@ impl<S> Call<'_, S> {
         }
     }
 
-    /// Objects have one version each, whose id is `null`.
+    /// Refuses a version where a new one is made.
     ///
     /// # Errors
-    /// `NoSuchVersion` for any other.
-    pub(crate) fn check_version(&self, key: &Key) -> Result<(), S3Error> {
+    /// `InvalidArgument`.
+    fn refuse_version(&self) -> Result<(), S3Error> {
         match self.query.get("versionId") {
-            None | Some("null" | "") => Ok(()),
-            Some(version) => Err(no_such_version(key, version)),
+            None => Ok(()),
+            Some(version) => {
+                Err(S3Error::argument("versionId", version, "This operation does not accept a version-id."))
+            }
         }
     }
 
@@ -90,8 +92,61 @@ impl<S> Call<'_, S> {
     {
         let headers = &self.head.headers;
         let declared = Declared::parse(headers, &incoming.payload)?;
-        let body = RequestBody::new(headers, incoming, declared, None, self.terms.clone())?;
+        let body = RequestBody::new(self.head, incoming, declared, None, self.terms.clone())?;
         body.collect(self.config.xml_len_max).await
+    }
+}
+
+impl<S: Store> Call<'_, S> {
+    /// Whether the version in the query is one there can be.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, `NoSuchBucket`, `NoSuchVersion`.
+    pub(crate) async fn check_version(&self, bucket: &BucketName, key: &Key) -> Result<(), S3Error> {
+        Version::parse(self.query.get("versionId"))?.check(self, bucket, key).await
+    }
+}
+
+/// Which version of an object is meant. Each object has one, whose id is `null`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// The one there is.
+    Current,
+    /// One that another S3 might have.
+    Unknown(String),
+}
+
+impl Version {
+    /// Length of S3's version ids.
+    const ID_LEN: usize = 32;
+
+    /// Reads a `versionId`, if there is one.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is none of S3's.
+    pub(crate) fn parse(id: Option<&str>) -> Result<Self, S3Error> {
+        let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        match id {
+            None | Some("null") => Ok(Self::Current),
+            Some("") => Err(S3Error::argument("versionId", "", "Version id cannot be the empty string")),
+            Some(id) if id.len() == Self::ID_LEN && id.bytes().all(is_valid) => Ok(Self::Unknown(id.to_owned())),
+            Some(id) => Err(S3Error::argument("versionId", id, "Invalid version id specified")),
+        }
+    }
+
+    /// Refuses what is not the current version, once it is certain that the bucket exists.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`, `NoSuchVersion`.
+    pub(crate) async fn check<S: Store>(
+        &self,
+        call: &Call<'_, S>,
+        bucket: &BucketName,
+        key: &Key,
+    ) -> Result<(), S3Error> {
+        let Self::Unknown(id) = self else { return Ok(()) };
+        call.store.bucket(call.context, bucket).await?;
+        Err(no_such_version(key, id))
     }
 }
 
@@ -180,7 +235,7 @@ where
     features::check(&call.head.headers, &call.config.owner_id)?;
     match target {
         Target::Service if call.operation == Operation::ListBuckets => bucket::list(call).await,
-        Target::Service => Err(S3Error::not_implemented(call.operation.name())),
+        Target::Service | Target::ObjectLambda => Err(S3Error::not_implemented(call.operation.name())),
         Target::Bucket(bucket) => Box::pin(dispatch_bucket(call, bucket, incoming)).await,
         Target::Object(bucket, key) => dispatch_object(call, bucket, key, incoming).await,
     }
@@ -221,6 +276,13 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::fmt::Display,
 {
+    if let Operation::PutObject
+    | Operation::CopyObject
+    | Operation::CreateMultipartUpload
+    | Operation::CompleteMultipartUpload = call.operation
+    {
+        call.refuse_version()?;
+    }
     match call.operation {
         Operation::PutObject => object::put(call, bucket, key, incoming).await,
         Operation::GetObject => object::get(call, bucket, key).await,

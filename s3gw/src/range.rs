@@ -43,11 +43,24 @@ pub(crate) fn select(header: &str, len: u64) -> Selection {
     if part.start < part.end { Selection::Part(part) } else { Selection::Unsatisfiable }
 }
 
+/// Why a `x-amz-copy-source-range` selects nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InvalidCopyRange {
+    /// It is not of the form `bytes=FIRST-LAST`.
+    Malformed,
+    /// It reaches beyond the source.
+    Outside,
+}
+
 /// Reads `x-amz-copy-source-range`, which must be `bytes=FIRST-LAST`, both within the source.
-pub(crate) fn select_copy(header: &str, len: u64) -> Option<Range<u64>> {
-    let (first, last) = header.strip_prefix("bytes=")?.split_once('-')?;
-    let (first, last) = (number(first)?, number(last)?);
-    (first <= last && last < len).then(|| first..last + 1)
+pub(crate) fn select_copy(header: &str, len: u64) -> Result<Range<u64>, InvalidCopyRange> {
+    let bounds = header.strip_prefix("bytes=").and_then(|range| range.split_once('-'));
+    let numbers = bounds.and_then(|(first, last)| Some((number(first)?, number(last)?)));
+    match numbers {
+        Some((first, last)) if first <= last && last < len => Ok(first..last + 1),
+        Some((first, last)) if first <= last => Err(InvalidCopyRange::Outside),
+        _ => Err(InvalidCopyRange::Malformed),
+    }
 }
 
 #[cfg(test)]
@@ -81,9 +94,12 @@ mod tests {
 
     #[test]
     fn a_copy_range_must_lie_within_its_source() {
-        assert_eq!(select_copy("bytes=0-9", 10), Some(0..10));
-        for header in ["bytes=0-10", "bytes=5-", "bytes=-5", "bytes=6-5", "0-5", "bytes=0-18446744073709551615"] {
-            assert_eq!(select_copy(header, 10), None, "{header}");
+        assert_eq!(select_copy("bytes=0-9", 10), Ok(0..10));
+        for header in ["bytes=0-10", "bytes=0-18446744073709551615"] {
+            assert_eq!(select_copy(header, 10), Err(InvalidCopyRange::Outside), "{header}");
+        }
+        for header in ["bytes=5-", "bytes=-5", "bytes=6-5", "0-5", "bytes=a-b", ""] {
+            assert_eq!(select_copy(header, 10), Err(InvalidCopyRange::Malformed), "{header}");
         }
     }
 
@@ -93,7 +109,7 @@ mod tests {
             if let Selection::Part(range) = select(&header, len) {
                 proptest::prop_assert!(range.start < range.end && range.end <= len);
             }
-            if let Some(range) = select_copy(&header, len) {
+            if let Ok(range) = select_copy(&header, len) {
                 proptest::prop_assert!(range.start < range.end && range.end <= len);
             }
         }

@@ -12,5 +12,5 @@ pub use operation::Operation;
 pub(crate) use operation::resolve;
 pub use query::Query;
 pub use target::Target;
-pub(crate) use target::{parse_key, parse_target};
+pub(crate) use target::{bucket_of_host, parse_key, parse_target};
 pub(crate) use uri::{Plus, Slash, decode, decode_utf8, encode_into};

@@ -278,9 +278,14 @@ impl Client {
     /// There was no answer.
     pub async fn open(&self, request: Request) -> Result<http::Response<Incoming>, ClientError> {
         let (target, headers) = self.sign(&request);
+        let is_put = request.method == Method::PUT;
         let mut built = http::Request::builder().method(request.method).uri(format!("{}{target}", self.endpoint));
         for (name, value) in headers {
             built = built.header(name, value);
+        }
+        // S3 wants the length of every PUT, which hyper leaves out where it is 0.
+        if is_put && request.payload.remaining() == 0 {
+            built = built.header(http::header::CONTENT_LENGTH, 0);
         }
         let built = built.body(request.payload).map_err(|cause| ClientError::NotSent { cause: cause.to_string() })?;
         let answer = timeout(self.timeout, self.http.request(built)).await;

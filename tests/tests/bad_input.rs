@@ -158,6 +158,24 @@ async fn malformed_documents_get_the_error_aws_gives() -> Outcome {
             &["NotImplemented"],
         ),
         case(
+            "a deletion of what cannot be deleted apart",
+            Request::new(Method::DELETE, bucket.clone()).query("acl", ""),
+            405,
+            &["MethodNotAllowed"],
+        ),
+        case(
+            "a bucket made by its location",
+            Request::new(Method::PUT, "/fresh-bucket").query("location", ""),
+            405,
+            &["MethodNotAllowed"],
+        ),
+        case(
+            "a version that is none of S3's",
+            Request::new(Method::GET, format!("{bucket}/k")).query("versionId", "v1"),
+            400,
+            &["InvalidArgument"],
+        ),
+        case(
             "a negative page",
             Request::new(Method::GET, bucket.clone()).query("list-type", "2").query("max-keys", "-1"),
             400,
@@ -271,41 +289,26 @@ async fn wrong_checksums_and_trailers_store_nothing() -> Outcome {
         case("a wrong SHA256", sum("sha256", &STANDARD.encode([1; 32])), 400, digest),
         case("a checksum of the wrong length", sum("crc32", "AAAA"), 400, &["InvalidRequest", "InvalidArgument"]),
         case("a wrong trailer", chunked("5\r\nhello\r\n0\r\nx-amz-checksum-crc32c:AAAAAA==\r\n\r\n"), 400, digest),
-        case(
-            "no trailer",
-            chunked("5\r\nhello\r\n0\r\n\r\n"),
-            400,
-            &["MalformedTrailerError", "InvalidRequest", "IncompleteBody", "BadDigest"],
-        ),
-        case(
-            "a chunk shorter than it says",
-            chunked("6\r\nhello\r\n0\r\n\r\n"),
-            400,
-            &["IncompleteBody", "InvalidChunkSizeError", "InvalidRequest", "MalformedTrailerError"],
-        ),
+        case("no trailer", chunked("5\r\nhello\r\n0\r\n\r\n"), 400, &["MalformedTrailerError"]),
+        case("a chunk shorter than it says", chunked("6\r\nhello\r\n0\r\n\r\n"), 400, &["IncompleteBody"]),
         case(
             "more than was declared",
             chunked("6\r\nhello!\r\n0\r\nx-amz-checksum-crc32c:AAAAAA==\r\n\r\n"),
             400,
-            &["IncompleteBody", "InvalidRequest", "BadDigest"],
+            &["IncompleteBody"],
         ),
         case(
             "less than was declared",
             chunked("4\r\nhell\r\n0\r\nx-amz-checksum-crc32c:AAAAAA==\r\n\r\n"),
             400,
-            &["IncompleteBody", "InvalidRequest", "BadDigest"],
+            &["IncompleteBody"],
         ),
-        case(
-            "a chunk length that is none",
-            chunked("zz\r\nhello\r\n0\r\n\r\n"),
-            400,
-            &["IncompleteBody", "InvalidRequest", "InvalidChunkSizeError"],
-        ),
+        case("a chunk length that is none", chunked("zz\r\nhello\r\n0\r\n\r\n"), 400, &["IncompleteBody"]),
         case(
             "a chunk length beyond counting",
             chunked("ffffffffffffffffff\r\nhello\r\n0\r\n\r\n"),
             400,
-            &["IncompleteBody", "InvalidRequest", "InvalidChunkSizeError"],
+            &["IncompleteBody"],
         ),
     ];
     check(&client, cases).await?;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use bincode::{Decode, Encode};
 
-use super::{BucketName, VersionId};
+use super::{BucketName, StoreError, VersionId};
 
 /// An object's key: 1–1024 bytes of UTF-8. No normalisation, no hierarchy: `a/b` and `a/b/c` coexist.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -177,15 +177,18 @@ pub enum BodyError {
     /// A chunk's or the trailer's signature does not match.
     #[error("a chunk signature does not match")]
     SignatureMismatch,
-    /// The aws-chunked framing, or a trailer, is malformed.
+    /// The aws-chunked framing is malformed.
     #[error("the chunked body is malformed: {0}")]
     Malformed(&'static str),
+    /// A trailer of an aws-chunked body is malformed, missing or not the one declared.
+    #[error("the chunked body's trailers are malformed: {0}")]
+    MalformedTrailer(&'static str),
     /// The client was too slow, or the connection broke.
     #[error("the body could not be read: {0}")]
     Transport(String),
     /// The source of a copy could not be read on.
     #[error("the source of the copy could not be read: {0}")]
-    Source(String),
+    Source(Box<StoreError>),
 }
 
 /// A tag to compare with, as in `If-Match`.

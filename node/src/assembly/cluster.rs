@@ -144,7 +144,12 @@ fn transport_config(config: &Config) -> TransportConfig {
 }
 
 fn gateway_config(config: &Config) -> GatewayConfig {
-    GatewayConfig { region: config.s3.region.clone(), domains: config.s3.domains.clone(), ..GatewayConfig::default() }
+    GatewayConfig {
+        region: config.s3.region.clone(),
+        domains: config.s3.domains.clone(),
+        tls: config.s3.tls.is_some(),
+        ..GatewayConfig::default()
+    }
 }
 
 fn seams(config: &Config) -> Seams {

@@ -13,7 +13,8 @@ mod payload;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Method, Request, header};
+use http_body::Body as _;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -200,8 +201,13 @@ fn build(
     extra: &[(http::HeaderName, HeaderValue)],
     body: Payload,
 ) -> Result<Request<Payload>, ClientError> {
+    // S3 wants the length of every PUT, which hyper leaves out where it is 0.
+    let is_empty_put = head.method == Method::PUT && body.is_end_stream();
     let mut request = Request::builder().method(head.method.clone()).uri(head.uri.clone()).body(body)?;
     request.headers_mut().clone_from(&head.headers);
+    if is_empty_put {
+        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+    }
     for (name, value) in extra {
         request.headers_mut().append(name.clone(), value.clone());
     }

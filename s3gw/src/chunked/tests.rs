@@ -108,6 +108,7 @@ proptest! {
 fn malformed_framing_is_refused() {
     let long_line = "0".repeat(HEADER_LEN_MAX + 1);
     let many_trailers = format!("0\r\n{}\r\n", "a:b\r\n".repeat(2000));
+    let long_trailer = format!("0\r\n{}", "a".repeat(TRAILERS_LEN_MAX + 1));
     for wire in [
         "",
         "5\r\nhello",
@@ -118,13 +119,18 @@ fn malformed_framing_is_refused() {
         "\r\n",
         "11111111111111111\r\n",
         "0\r\n\r\nmore",
-        "0\r\nno colon\r\n\r\n",
+        "0\r\na:b",
         &long_line,
-        &many_trailers,
     ] {
         let decoded = decode(Framing::Unsigned, &Bytes::copy_from_slice(wire.as_bytes()), &[]);
         assert!(matches!(decoded, Err(BodyError::Malformed(_))), "{}: {decoded:?}", &wire[..wire.len().min(40)]);
     }
+    for wire in ["0\r\nno colon\r\n\r\n", &many_trailers, &long_trailer] {
+        let decoded = decode(Framing::Unsigned, &Bytes::copy_from_slice(wire.as_bytes()), &[]);
+        assert!(matches!(decoded, Err(BodyError::MalformedTrailer(_))), "{}: {decoded:?}", &wire[..wire.len().min(40)]);
+    }
+    let without_signature = encode_signed(&[b"hello".to_vec()], &[]);
+    assert!(matches!(decode(signed(true), &without_signature, &[]), Err(BodyError::MalformedTrailer(_))));
     let unsigned = Bytes::from_static(b"5\r\nhello\r\n0\r\n\r\n");
     assert_eq!(decode(signed(false), &unsigned, &[]), Err(BodyError::Malformed("a chunk is not signed")));
 }

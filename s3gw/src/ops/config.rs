@@ -95,7 +95,7 @@ pub(super) async fn object<S: Store>(call: &Call<'_, S>, bucket: &BucketName, ke
     ) {
         return Err(S3Error::not_implemented(operation.name()));
     }
-    call.check_version(key)?;
+    call.check_version(bucket, key).await?;
     // Only to know whether it exists.
     call.store.open_object(call.context, bucket, key).await?;
     match operation {

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use drystone_cluster::store::{BucketName, ChecksumAlgorithm, ChecksumKind, ListEntry, ListPage, ListQuery, Store};
 
-use super::{Call, Encoding, checksum_kind_xml, owner};
+use super::{Call, Encoding, Version, checksum_kind_xml, owner};
 use crate::checksum;
 use crate::error::S3Error;
 use crate::response::{Answer, xml};
@@ -126,7 +126,8 @@ pub(super) async fn objects_v1<S: Store>(call: &Call<'_, S>, bucket: &BucketName
     let page = request.page(call, bucket, Some(marker)).await?;
     let mut out = request.begin("ListBucketResult", bucket, &page);
     request.encoding.text(&mut out, "Marker", marker);
-    request.encoding.text_if(&mut out, "NextMarker", last_name(&page));
+    // Without a delimiter clients go on from the last key themselves, as with S3.
+    request.encoding.text_if(&mut out, "NextMarker", last_name(&page).filter(|_| request.delimiter.is_some()));
     let line = Line { element: "Contents", owner_id: Some(&call.config.owner_id), versions: false };
     request.entries(&mut out, &page, &line);
     out.close("ListBucketResult");
@@ -175,6 +176,9 @@ pub(super) async fn versions<S: Store>(call: &Call<'_, S>, bucket: &BucketName) 
             "A version-id marker cannot be specified without a key marker.",
         ));
     }
+    // Whichever version it names of the marker's key, none of that key follows.
+    Version::parse(Some(version_marker).filter(|marker| !marker.is_empty()))
+        .map_err(|_| S3Error::argument("version-id-marker", version_marker, "Invalid version id specified"))?;
     let page = request.page(call, bucket, Some(marker)).await?;
     let mut out = request.begin("ListVersionsResult", bucket, &page);
     request.encoding.text(&mut out, "KeyMarker", marker);

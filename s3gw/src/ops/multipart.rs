@@ -4,7 +4,7 @@ mod complete;
 mod listing;
 mod part;
 
-use drystone_cluster::store::{BucketName, ChecksumAlgorithm, ChecksumKind, Key, NewUpload, Store, UploadId};
+use drystone_cluster::store::{BucketName, ChecksumAlgorithm, ChecksumKind, Key, NewUpload, Store, Upload, UploadId};
 use http::{HeaderName, StatusCode};
 
 pub(super) use complete::complete;
@@ -18,10 +18,17 @@ use crate::metadata;
 use crate::response::{Answer, empty, set, xml};
 use crate::xml::XmlWriter;
 
-/// The upload a request names. What cannot be an id names no upload.
-fn upload_id<S>(call: &Call<'_, S>) -> Result<UploadId, S3Error> {
+/// The upload a request names. What cannot be an id names no upload; but that there is no such bucket comes first.
+///
+/// # Errors
+/// `NoSuchBucket`, `NoSuchUpload`.
+async fn upload_id<S: Store>(call: &Call<'_, S>, bucket: &BucketName) -> Result<UploadId, S3Error> {
     let text = call.query.get("uploadId").unwrap_or_default();
-    UploadId::parse(text).ok_or_else(|| S3Error::from(ErrorCode::NoSuchUpload).with("UploadId", text.to_owned()))
+    if let Some(upload) = UploadId::parse(text) {
+        return Ok(upload);
+    }
+    call.store.bucket(call.context, bucket).await?;
+    Err(S3Error::from(ErrorCode::NoSuchUpload).with("UploadId", text.to_owned()))
 }
 
 /// The part a request names.
@@ -33,11 +40,17 @@ fn part_number<S>(call: &Call<'_, S>) -> Result<u32, S3Error> {
     })
 }
 
+/// The checksum an upload's client asked for. Full-object CRC64NVME is also what an upload gets whose client asked for
+/// none, and the two cannot be told apart.
+fn asked_checksum(upload: &Upload) -> Option<(ChecksumAlgorithm, ChecksumKind)> {
+    upload.checksum.filter(|checksum| *checksum != (DEFAULT_ALGORITHM, ChecksumKind::FullObject))
+}
+
 /// The checksum the object shall have; `None` if the client says nothing.
 ///
 /// # Errors
 /// `InvalidRequest` for what S3 does not combine: SHA digests cover no whole object, CRC64NVME no parts.
-fn asked_checksum<S>(call: &Call<'_, S>) -> Result<Option<(ChecksumAlgorithm, ChecksumKind)>, S3Error> {
+fn parse_asked_checksum<S>(call: &Call<'_, S>) -> Result<Option<(ChecksumAlgorithm, ChecksumKind)>, S3Error> {
     let invalid = |message: String| S3Error::new(ErrorCode::InvalidRequest, message);
     let kind = match call.header("x-amz-checksum-type") {
         None => None,
@@ -54,9 +67,7 @@ fn asked_checksum<S>(call: &Call<'_, S>) -> Result<Option<(ChecksumAlgorithm, Ch
             )),
         };
     };
-    let algorithm = checksum::parse_name(name).ok_or_else(|| {
-        invalid("Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]".to_owned())
-    })?;
+    let algorithm = checksum::parse_asked(name)?;
     let kind = kind.unwrap_or(match algorithm {
         ChecksumAlgorithm::Crc64Nvme => ChecksumKind::FullObject,
         ChecksumAlgorithm::Crc32 | ChecksumAlgorithm::Crc32c | ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256 => {
@@ -76,7 +87,7 @@ fn asked_checksum<S>(call: &Call<'_, S>) -> Result<Option<(ChecksumAlgorithm, Ch
 
 /// `CreateMultipartUpload`.
 pub(super) async fn create<S: Store>(call: &Call<'_, S>, bucket: &BucketName, key: &Key) -> Result<Answer, S3Error> {
-    let asked = asked_checksum(call)?;
+    let asked = parse_asked_checksum(call)?;
     let new = NewUpload {
         bucket: bucket.clone(),
         key: key.clone(),
@@ -99,6 +110,7 @@ pub(super) async fn create<S: Store>(call: &Call<'_, S>, bucket: &BucketName, ke
 
 /// `AbortMultipartUpload`.
 pub(super) async fn abort<S: Store>(call: &Call<'_, S>, bucket: &BucketName, key: &Key) -> Result<Answer, S3Error> {
-    call.store.abort_upload(call.context, bucket, key, upload_id(call)?).await?;
+    let upload = upload_id(call, bucket).await?;
+    call.store.abort_upload(call.context, bucket, key, upload).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }

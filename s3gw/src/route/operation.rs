@@ -3,7 +3,8 @@
 //! After <https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Storage_Service.html>: the
 //! method, what is named (service, bucket, object), one sub-resource in the query, and a header or two decide.
 
-use http::{HeaderMap, Method};
+use http::header::ALLOW;
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::{Query, Target};
 use crate::error::{ErrorCode, S3Error};
@@ -62,7 +63,7 @@ operations! {
 /// The operation a request asks for.
 ///
 /// # Errors
-/// `MethodNotAllowed` where S3 has no operation of that method.
+/// `MethodNotAllowed` where S3 has no operation of that method; `InvalidArgument` for a part of no upload.
 pub(crate) fn resolve(
     method: &Method,
     target: &Target,
@@ -72,57 +73,142 @@ pub(crate) fn resolve(
     if *method == Method::OPTIONS {
         return Ok(Operation::OptionsObject);
     }
-    let found = match target {
-        Target::Service => service(method, query),
-        Target::Bucket(_) => bucket(method, query),
-        Target::Object(..) => object(method, query, headers),
-    };
-    found.ok_or_else(|| S3Error::from(ErrorCode::MethodNotAllowed).with("Method", method.as_str().to_owned()))
+    if let Some(operation) = on_sub_resource(method, target, query) {
+        return Ok(operation);
+    }
+    let level = Level::of(target);
+    let puts_part = *method == Method::PUT && level == Some(Level::Object) && query.has("partNumber");
+    if puts_part && !query.has("uploadId") {
+        let text = query.get("partNumber").unwrap_or_default();
+        return Err(S3Error::argument(
+            "partNumber",
+            text,
+            "This operation does not accept partNumber without uploadId",
+        ));
+    }
+    // A sub-resource is never passed over: `DELETE /bucket/key?acl` must not delete the object.
+    let stray = sub_resources(query).find(|name| !(puts_part && *name == "uploadId"));
+    if let Some(name) = stray {
+        return Err(not_allowed(method, |allowed| has_sub_resource(allowed, name)));
+    }
+    on_itself(method, level, query, headers)
+        .ok_or_else(|| not_allowed(method, |allowed| on_itself(allowed, level, query, headers).is_some()))
 }
 
-fn service(method: &Method, query: &Query) -> Option<Operation> {
+/// The methods of S3, in the order AWS lists them in `Allow`.
+static METHODS: [Method; 5] = [Method::DELETE, Method::POST, Method::GET, Method::PUT, Method::HEAD];
+
+fn not_allowed(method: &Method, is_allowed: impl Fn(&Method) -> bool) -> S3Error {
+    let allowed: Vec<&str> = METHODS.iter().filter(|method| is_allowed(method)).map(Method::as_str).collect();
+    let error = S3Error::from(ErrorCode::MethodNotAllowed).with("Method", method.as_str().to_owned());
+    match HeaderValue::try_from(allowed.join(", ")) {
+        Ok(allow) => error.with_header(ALLOW, allow),
+        Err(_) => error,
+    }
+}
+
+/// What has sub-resources, or operations of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Service,
+    Bucket,
+    Object,
+}
+
+impl Level {
+    /// `None` for what is no place of objects.
+    fn of(target: &Target) -> Option<Self> {
+        match target {
+            Target::Service => Some(Self::Service),
+            Target::Bucket(_) => Some(Self::Bucket),
+            Target::Object(..) => Some(Self::Object),
+            Target::ObjectLambda => None,
+        }
+    }
+}
+
+/// The operation of `method` on the sub-resource that the query names.
+fn on_sub_resource(method: &Method, target: &Target, query: &Query) -> Option<Operation> {
+    let level = Level::of(target)?;
+    let of_one = query.has("id") && *method == Method::GET && level == Level::Bucket;
+    let configurations = if of_one { GET_BUCKET_WITH_ID } else { &[] };
+    let tables = TABLES.iter().filter(|table| table.method == *method && table.level == level);
+    let mut entries = configurations.iter().chain(tables.flat_map(|table| table.operations));
+    entries.find(|(name, _)| query.has(name)).map(|(_, found)| *found)
+}
+
+/// The sub-resources the query names, of whatever method and level.
+fn sub_resources(query: &Query) -> impl Iterator<Item = &'static str> {
+    TABLES.iter().flat_map(|table| table.operations).map(|(name, _)| *name).filter(|name| query.has(name))
+}
+
+fn has_sub_resource(method: &Method, sub_resource: &str) -> bool {
+    let mut tables = TABLES.iter().filter(|table| table.method == *method);
+    tables.any(|table| table.operations.iter().any(|(name, _)| *name == sub_resource))
+}
+
+/// The operation of `method` on what is named itself, where the query names no sub-resource.
+fn on_itself(method: &Method, level: Option<Level>, query: &Query, headers: &HeaderMap) -> Option<Operation> {
+    match level {
+        Some(Level::Service) => on_service(method, query),
+        Some(Level::Bucket) => on_bucket(method, query),
+        Some(Level::Object) => on_object(method, query, headers),
+        None => (*method == Method::POST).then_some(Operation::WriteGetObjectResponse),
+    }
+}
+
+fn on_service(method: &Method, query: &Query) -> Option<Operation> {
     match *method {
         Method::GET if query.get("x-id") == Some("ListDirectoryBuckets") => Some(Operation::ListDirectoryBuckets),
         Method::GET => Some(Operation::ListBuckets),
-        Method::POST => Some(Operation::WriteGetObjectResponse),
         _ => None,
     }
 }
 
-fn bucket(method: &Method, query: &Query) -> Option<Operation> {
-    let sub = |table: &[(&str, Operation)]| table.iter().find(|(name, _)| query.has(name)).map(|(_, found)| *found);
+fn on_bucket(method: &Method, query: &Query) -> Option<Operation> {
     match *method {
-        Method::GET => sub(GET_BUCKET_WITH_ID)
-            .filter(|_| query.has("id"))
-            .or_else(|| sub(GET_BUCKET))
-            .or_else(|| (query.get("list-type") == Some("2")).then_some(Operation::ListObjectsV2))
-            .or(Some(Operation::ListObjects)),
+        Method::GET if query.get("list-type") == Some("2") => Some(Operation::ListObjectsV2),
+        Method::GET => Some(Operation::ListObjects),
         Method::HEAD => Some(Operation::HeadBucket),
-        Method::PUT => sub(PUT_BUCKET).or(Some(Operation::CreateBucket)),
-        Method::DELETE => sub(DELETE_BUCKET).or(Some(Operation::DeleteBucket)),
-        Method::POST => sub(POST_BUCKET).or(Some(Operation::PostObject)),
+        Method::PUT => Some(Operation::CreateBucket),
+        Method::DELETE => Some(Operation::DeleteBucket),
+        Method::POST => Some(Operation::PostObject),
         _ => None,
     }
 }
 
-fn object(method: &Method, query: &Query, headers: &HeaderMap) -> Option<Operation> {
-    let sub = |table: &[(&str, Operation)]| table.iter().find(|(name, _)| query.has(name)).map(|(_, found)| *found);
+fn on_object(method: &Method, query: &Query, headers: &HeaderMap) -> Option<Operation> {
     match *method {
-        Method::GET => sub(GET_OBJECT).or(Some(Operation::GetObject)),
+        Method::GET => Some(Operation::GetObject),
         Method::HEAD => Some(Operation::HeadObject),
-        Method::PUT => Some(sub(PUT_OBJECT).unwrap_or_else(|| {
-            match (query.has("partNumber") || query.has("uploadId"), headers.contains_key("x-amz-copy-source")) {
-                (true, true) => Operation::UploadPartCopy,
-                (true, false) => Operation::UploadPart,
-                (false, true) => Operation::CopyObject,
-                (false, false) => Operation::PutObject,
-            }
-        })),
-        Method::DELETE => sub(DELETE_OBJECT).or(Some(Operation::DeleteObject)),
-        Method::POST => sub(POST_OBJECT),
+        Method::PUT => Some(match (query.has("partNumber"), headers.contains_key("x-amz-copy-source")) {
+            (true, true) => Operation::UploadPartCopy,
+            (true, false) => Operation::UploadPart,
+            (false, true) => Operation::CopyObject,
+            (false, false) => Operation::PutObject,
+        }),
+        Method::DELETE => Some(Operation::DeleteObject),
         _ => None,
     }
 }
+
+/// The sub-resources that a method has an operation for.
+struct Table {
+    method: Method,
+    level: Level,
+    operations: &'static [(&'static str, Operation)],
+}
+
+static TABLES: [Table; 8] = [
+    Table { method: Method::GET, level: Level::Bucket, operations: GET_BUCKET },
+    Table { method: Method::PUT, level: Level::Bucket, operations: PUT_BUCKET },
+    Table { method: Method::DELETE, level: Level::Bucket, operations: DELETE_BUCKET },
+    Table { method: Method::POST, level: Level::Bucket, operations: POST_BUCKET },
+    Table { method: Method::GET, level: Level::Object, operations: GET_OBJECT },
+    Table { method: Method::PUT, level: Level::Object, operations: PUT_OBJECT },
+    Table { method: Method::DELETE, level: Level::Object, operations: DELETE_OBJECT },
+    Table { method: Method::POST, level: Level::Object, operations: POST_OBJECT },
+];
 
 const GET_BUCKET_WITH_ID: &[(&str, Operation)] = &[
     ("analytics", Operation::GetBucketAnalyticsConfiguration),
@@ -290,5 +376,62 @@ mod tests {
         }
         assert_eq!(resolved(Method::POST, Some("k"), "", false), Err(ErrorCode::MethodNotAllowed));
         assert_eq!(resolved(Method::PATCH, None, "", false), Err(ErrorCode::MethodNotAllowed));
+    }
+
+    #[test]
+    fn a_sub_resource_of_another_method_is_never_passed_over() {
+        let object =
+            ["acl", "attributes", "legal-hold", "retention", "torrent", "uploads", "restore", "select", "delete"];
+        let bucket = ["acl", "versioning", "logging", "notification", "uploads", "versions", "object-lock", "location"];
+        for (method, key, names) in [
+            (Method::DELETE, Some("k"), &object[..]),
+            (Method::DELETE, None, &bucket),
+            (
+                Method::PUT,
+                Some("k"),
+                &["attributes", "uploads", "restore", "select", "torrent", "uploadId", "versions"],
+            ),
+            (Method::PUT, Some("k"), &["uploads&partNumber=1&uploadId=2", "restore&partNumber=1&uploadId=2"]),
+            (Method::PUT, None, &["location", "uploads", "versions", "policyStatus"]),
+            (Method::GET, Some("k"), &["uploads", "restore", "select&select-type=2", "versioning"]),
+            (Method::HEAD, Some("k"), &["acl", "tagging", "uploadId=2"]),
+            (Method::HEAD, None, &bucket),
+            (Method::POST, None, &["uploads", "acl"]),
+        ] {
+            for query in names {
+                let found = resolved(method.clone(), key, query, false);
+                assert_eq!(found, Err(ErrorCode::MethodNotAllowed), "{method} {key:?} {query}");
+            }
+        }
+        assert_eq!(resolved(Method::PUT, Some("k"), "partNumber=1", false), Err(ErrorCode::InvalidArgument));
+        assert_eq!(resolved(Method::HEAD, Some("k"), "partNumber=1", false), Ok(Operation::HeadObject));
+        assert_eq!(resolved(Method::PUT, Some("k"), "x-id=PutObject&versionId=null", false), Ok(Operation::PutObject));
+    }
+
+    #[test]
+    fn a_refusal_says_what_would_be_allowed() {
+        let allow = |method: Method, target: &Target, query: &str| {
+            let query = Query::parse(Some(query)).unwrap();
+            let error = resolve(&method, target, &query, &HeaderMap::new()).unwrap_err();
+            let [(ALLOW, value)] = error.headers() else { panic!("{error:?}") };
+            value.to_str().unwrap().to_owned()
+        };
+        let bucket = Target::Bucket(BucketName::new("bkt").unwrap());
+        let object = Target::Object(BucketName::new("bkt").unwrap(), Key::new("k").unwrap());
+        // As AWS answers each of these.
+        for (query, allowed) in [
+            ("location", "GET"),
+            ("uploads", "POST, GET"),
+            ("versioning", "GET, PUT"),
+            ("acl", "GET, PUT"),
+            ("tagging", "DELETE, GET, PUT"),
+            ("uploadId=1", "DELETE, POST, GET"),
+        ] {
+            assert_eq!(allow(Method::HEAD, &bucket, query), allowed);
+            assert_eq!(allow(Method::HEAD, &object, query), allowed);
+        }
+        assert_eq!(allow(Method::POST, &object, ""), "DELETE, GET, PUT, HEAD");
+        assert_eq!(allow(Method::POST, &Target::Service, ""), "GET");
+        assert_eq!(allow(Method::GET, &Target::ObjectLambda, ""), "POST");
     }
 }

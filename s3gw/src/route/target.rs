@@ -15,10 +15,15 @@ pub enum Target {
     Bucket(BucketName),
     /// An object.
     Object(BucketName, Key),
+    /// Where functions of Object Lambda put their answers: no place of a bucket, though its path looks like one.
+    ObjectLambda,
 }
 
+/// The one path of [`Target::ObjectLambda`]. No bucket's name has capitals.
+const OBJECT_LAMBDA_PATH: &str = "WriteGetObjectResponse";
+
 /// The bucket label of a virtual-host style `host`, if it is one of `domains`.
-fn bucket_of_host<'a>(host: &'a str, domains: &[String]) -> Option<&'a str> {
+pub(crate) fn bucket_of_host<'a>(host: &'a str, domains: &[String]) -> Option<&'a str> {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
@@ -54,6 +59,7 @@ pub(crate) fn parse_target(uri: &Uri, host: &str, domains: &[String]) -> Result<
     let (bucket, key) = match bucket_of_host(host, domains) {
         Some(bucket) => (parse_bucket(&bucket.to_ascii_lowercase())?, path),
         None if path.is_empty() => return Ok(Target::Service),
+        None if path == OBJECT_LAMBDA_PATH => return Ok(Target::ObjectLambda),
         None => {
             let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
             (parse_bucket(&decoded(bucket)?)?, key)
@@ -101,6 +107,8 @@ mod tests {
         assert_eq!(target("/-/live", "bkt.localhost"), object("bkt", "-/live"));
         assert_eq!(target("/bkt/a", "s3.example.com"), object("bkt", "a"));
         assert_eq!(target("/", "s3.example.com"), Ok(Target::Service));
+        assert_eq!(target("/WriteGetObjectResponse", "s3.example.com"), Ok(Target::ObjectLambda));
+        assert_eq!(target("/WriteGetObjectResponse", "bkt.localhost"), object("bkt", "WriteGetObjectResponse"));
         assert_eq!(target("/bkt", "notlocalhost"), Ok(Target::Bucket(BucketName::new("bkt").unwrap())));
     }
 

@@ -41,7 +41,7 @@ pub(crate) struct Claim<'a> {
 /// Reads the claim of a request.
 ///
 /// # Errors
-/// `AccessDenied` for anonymous requests and Signature Version 2; `AuthorizationHeaderMalformed`,
+/// `AccessDenied` for anonymous requests; `InvalidRequest` for Signature Version 2; `AuthorizationHeaderMalformed`,
 /// `AuthorizationQueryParametersError`, `InvalidRequest` or `InvalidArgument` for what cannot be read.
 pub(crate) fn parse_claim<'a>(head: &'a Parts, query: &'a Query) -> Result<Claim<'a>, S3Error> {
     let presigned = query.has("X-Amz-Algorithm") || query.has("X-Amz-Signature");
@@ -65,7 +65,10 @@ pub(crate) fn parse_claim<'a>(head: &'a Parts, query: &'a Query) -> Result<Claim
 }
 
 fn version_2() -> S3Error {
-    S3Error::new(ErrorCode::AccessDenied, "Signature Version 2 is not accepted. Please use AWS4-HMAC-SHA256.")
+    S3Error::new(
+        ErrorCode::InvalidRequest,
+        "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
+    )
 }
 
 fn malformed(what: &str) -> S3Error {

@@ -264,8 +264,8 @@ fn requests_without_a_proper_signature_are_refused() {
     );
     let (date, hash) = (("x-amz-date", "20130524T000000Z"), ("x-amz-content-sha256", UNSIGNED_PAYLOAD));
     assert_eq!(claim(&[], "/"), ErrorCode::AccessDenied);
-    assert_eq!(claim(&[("authorization", "AWS AKID:sig")], "/"), ErrorCode::AccessDenied);
-    assert_eq!(claim(&[], "/?AWSAccessKeyId=a&Signature=b&Expires=1"), ErrorCode::AccessDenied);
+    assert_eq!(claim(&[("authorization", "AWS AKID:sig")], "/"), ErrorCode::InvalidRequest);
+    assert_eq!(claim(&[], "/?AWSAccessKeyId=a&Signature=b&Expires=1"), ErrorCode::InvalidRequest);
     assert_eq!(claim(&[("authorization", "Basic abc")], "/"), ErrorCode::InvalidArgument);
     assert_eq!(claim(&[("authorization", &good), date, hash], "/?X-Amz-Algorithm=x"), ErrorCode::InvalidArgument);
     assert_eq!(claim(&[("authorization", &good), date], "/"), ErrorCode::InvalidRequest);

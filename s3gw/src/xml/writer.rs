@@ -70,10 +70,10 @@ impl XmlWriter {
         self.plain("ETag", format_args!("&quot;{etag}&quot;"));
     }
 
-    /// A time in S3's ISO 8601 form.
+    /// A time in S3's ISO 8601 form, of which S3 keeps whole seconds: clients compare it with `Last-Modified`.
     pub(crate) fn time(&mut self, name: &str, ms: u64) {
         self.open(name);
-        crate::timestamp::push_iso8601(&mut self.out, ms);
+        crate::timestamp::push_iso8601(&mut self.out, ms / 1000 * 1000);
         self.close(name);
     }
 

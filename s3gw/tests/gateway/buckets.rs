@@ -1,7 +1,9 @@
 //! Buckets, and the configurations they do not have.
 
+use bytes::Bytes;
 use drystone_s3gw::GatewayConfig;
-use http::Method;
+use http::{Method, Request};
+use http_body_util::Full;
 
 use crate::client::{ACCESS_KEY, Client, SECRET};
 use crate::memory::MemoryStore;
@@ -16,7 +18,7 @@ async fn buckets_are_made_found_listed_and_removed() {
     let list = client.get("/").await.expect(200);
     assert!(list.text().contains("<ListAllMyBucketsResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">"));
     assert_eq!(list.elements("Name"), ["one", "two.x"]);
-    assert_eq!(list.elements("CreationDate"), ["2026-01-02T03:04:05.678Z"; 2]);
+    assert_eq!(list.elements("CreationDate"), ["2026-01-02T03:04:05.000Z"; 2]);
     assert_eq!(client.get("/?prefix=two").await.expect(200).elements("Name"), ["two.x"]);
     let page = client.get("/?max-buckets=1").await.expect(200);
     assert_eq!((page.elements("Name"), page.element("ContinuationToken")), (vec!["one".into()], Some("one".into())));
@@ -111,7 +113,6 @@ async fn what_is_not_served_is_refused_by_name() {
         (Method::PUT, "/bkt?versioning", "PutBucketVersioning"),
         (Method::PUT, "/bkt?policy", "PutBucketPolicy"),
         (Method::DELETE, "/bkt?lifecycle", "DeleteBucketLifecycle"),
-        (Method::POST, "/bkt", "PostObject"),
         (Method::PUT, "/bkt/key?tagging", "PutObjectTagging"),
         (Method::PUT, "/bkt/key?acl", "PutObjectAcl"),
         (Method::POST, "/bkt/key?select&select-type=2", "SelectObjectContent"),
@@ -122,8 +123,52 @@ async fn what_is_not_served_is_refused_by_name() {
         assert_eq!(reply.element("Message"), Some(format!("{name} is not implemented.")));
     }
     client.call(Method::PATCH, "/bkt/key").send().await.expect_error(405, "MethodNotAllowed");
-    client.call(Method::OPTIONS, "/bkt/key").send().await.expect_error(403, "AccessForbidden");
+    client.call(Method::OPTIONS, "/bkt/key").send().await.expect_error(400, "BadRequest");
+    let preflight = client.call(Method::OPTIONS, "/bkt/key").header("origin", "https://example.com").send().await;
+    preflight.expect_error(403, "AccessForbidden");
     client.head("/bkt").await.expect(200);
+}
+
+#[tokio::test]
+async fn what_comes_without_a_signature_of_its_own_is_refused_by_name() {
+    let client = Client::with_bucket().await;
+    for (uri, kind, name) in [
+        ("/bkt", "multipart/form-data; boundary=x", "PostObject"),
+        ("/WriteGetObjectResponse", "application/octet-stream", "WriteGetObjectResponse"),
+    ] {
+        let form = "--x\r\ncontent-disposition: form-data; name=\"key\"\r\n\r\nk\r\n--x--\r\n";
+        let request = Request::post(uri).header("host", "h").header("content-type", kind);
+        let reply = client.serve(request.body(Full::new(Bytes::from(form))).unwrap()).await;
+        let reply = reply.expect_error(501, "NotImplemented");
+        assert_eq!(reply.element("Message"), Some(format!("{name} is not implemented.")));
+    }
+    assert_eq!(client.store.objects("bkt"), []);
+}
+
+#[tokio::test]
+async fn a_method_that_a_sub_resource_does_not_have_touches_nothing() {
+    let client = Client::with_bucket().await;
+    client.put("/bkt/key", "hello").await.expect(200);
+    for (method, uri, allow) in [
+        (Method::DELETE, "/bkt/key?acl", "GET, PUT"),
+        (Method::DELETE, "/bkt/key?uploads", "POST, GET"),
+        (Method::PUT, "/bkt/key?attributes", "GET"),
+        (Method::PUT, "/bkt/key?uploadId=x", "DELETE, POST, GET"),
+        (Method::GET, "/bkt/key?restore", "POST"),
+        (Method::PUT, "/fresh?location", "GET"),
+        (Method::PATCH, "/bkt/key", "DELETE, GET, PUT, HEAD"),
+    ] {
+        let reply = client.call(method, uri).send().await.expect_error(405, "MethodNotAllowed");
+        assert_eq!(reply.header("allow"), allow, "{uri}");
+    }
+    assert_eq!(client.head("/bkt/key?tagging").await.expect(405).header("allow"), "DELETE, GET, PUT");
+    let part = client.put("/bkt/key?partNumber=1", "x").await.expect_error(400, "InvalidArgument");
+    assert_eq!(part.element("Message").as_deref(), Some("This operation does not accept partNumber without uploadId"));
+    assert_eq!(client.store.objects("bkt"), [("key".to_owned(), "hello".into())]);
+    client.head("/fresh").await.expect(404);
+    client.put("/empty", "").await.expect(200);
+    client.delete("/empty?versioning").await.expect_error(405, "MethodNotAllowed");
+    client.head("/empty").await.expect(200);
 }
 
 #[tokio::test]

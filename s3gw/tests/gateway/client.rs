@@ -205,6 +205,8 @@ impl<'a> Call<'a> {
         let mut request =
             Request::builder().method(self.method).uri(uri).body(http_body_util::Full::new(self.body)).unwrap();
         *request.headers_mut() = headers;
+        let len = http_body::Body::size_hint(request.body()).exact().unwrap();
+        request.headers_mut().insert("content-length", HeaderValue::from(len));
         self.client.serve(request).await
     }
 }

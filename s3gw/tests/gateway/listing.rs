@@ -28,7 +28,7 @@ async fn a_page_has_aws_s_elements() {
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
          <Name>bkt</Name><Prefix></Prefix><MaxKeys>1000</MaxKeys><Delimiter>/</Delimiter><IsTruncated>false</IsTruncated>\
          <KeyCount>2</KeyCount><StartAfter>A</StartAfter><Contents><Key>a</Key>\
-         <LastModified>2026-01-02T03:04:05.678Z</LastModified><ETag>&quot;9dd4e461268c8034f5c8564e155c67a6&quot;</ETag>\
+         <LastModified>2026-01-02T03:04:05.000Z</LastModified><ETag>&quot;9dd4e461268c8034f5c8564e155c67a6&quot;</ETag>\
          <ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm><ChecksumType>FULL_OBJECT</ChecksumType><Size>1</Size>\
          <Owner><ID>drystone</ID><DisplayName>drystone</DisplayName></Owner><StorageClass>STANDARD</StorageClass>\
          </Contents><CommonPrefixes><Prefix>b/</Prefix></CommonPrefixes></ListBucketResult>"
@@ -60,11 +60,14 @@ async fn pages_follow_each_other_without_gaps_or_repeats() {
                 let reply = client.get(&format!("/bkt?max-keys={size}{delimiter}{marker}")).await.expect(200);
                 let (keys, prefixes, truncated) = shape(&reply);
                 v1.extend(keys.into_iter().chain(prefixes));
-                match reply.element("NextMarker") {
-                    Some(next) => marker = format!("&marker={}", next.replace('/', "%2F")),
-                    None => break,
+                if !truncated {
+                    break;
                 }
-                assert!(truncated);
+                // S3 gives a marker only with a delimiter; else clients take the last key.
+                let next = reply.element("NextMarker");
+                assert_eq!(next.is_some(), !delimiter.is_empty());
+                let next = next.unwrap_or_else(|| v1.last().cloned().unwrap());
+                marker = format!("&marker={}", next.replace('/', "%2F"));
             }
             // Within a page objects come before prefixes.
             v1.sort_unstable();
@@ -138,4 +141,7 @@ async fn versions_of_an_unversioned_bucket_are_null_and_latest() {
     let rest = client.get("/bkt?versions&delimiter=%2F&key-marker=b%2F").await.expect(200);
     assert_eq!(shape(&rest), (vec!["d".into()], vec![], false));
     client.get("/bkt?versions&version-id-marker=x").await.expect_error(400, "InvalidArgument");
+    client.get("/bkt?versions&key-marker=a&version-id-marker=x").await.expect_error(400, "InvalidArgument");
+    let after = client.get("/bkt?versions&key-marker=b%2Fc&version-id-marker=null").await.expect(200);
+    assert_eq!(shape(&after), (vec!["d".into()], vec![], false));
 }

@@ -45,8 +45,8 @@ struct State {
     count: u8,
     /// What the next call that would touch an object gets instead.
     failure: Option<StoreError>,
-    /// After so many bytes reads fail.
-    read_fails_after: Option<u64>,
+    /// After how many bytes reads fail, and with what.
+    read_failure: Option<(u64, StoreError)>,
 }
 
 /// The store. Cheap to clone: a handle.
@@ -74,8 +74,14 @@ impl MemoryStore {
         self.0.lock().unwrap().failure = Some(error);
     }
 
+    /// What reads fail with from their first byte.
+    pub fn fail_reads_with(&self, error: StoreError) {
+        self.0.lock().unwrap().read_failure = Some((0, error));
+    }
+
     pub fn fail_reads_after(&self, len: Option<u64>) {
-        self.0.lock().unwrap().read_fails_after = len;
+        let few = StoreError::from(Unavailable::TooFewChunks { readable: 1, needed: 2 });
+        self.0.lock().unwrap().read_failure = len.map(|len| (len, few));
     }
 
     fn with<T>(
@@ -206,13 +212,13 @@ fn object_of_parts(upload: &OpenUpload, complete: &CompleteUpload, now_ms: u64, 
 
 pub struct MemoryReader {
     object: Object,
-    fails_after: Option<u64>,
+    failure: Option<(u64, StoreError)>,
 }
 
 pub struct MemoryRead {
     bytes: Bytes,
     given: u64,
-    fails_after: Option<u64>,
+    failure: Option<(u64, StoreError)>,
 }
 
 impl Reader for MemoryReader {
@@ -224,14 +230,14 @@ impl Reader for MemoryReader {
 
     fn read(&self, range: Range<u64>) -> MemoryRead {
         let bytes = self.object.bytes.slice(usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap());
-        MemoryRead { bytes, given: 0, fails_after: self.fails_after }
+        MemoryRead { bytes, given: 0, failure: self.failure.clone() }
     }
 }
 
 impl Read for MemoryRead {
     async fn chunk(&mut self) -> Result<Option<Bytes>, StoreError> {
-        if self.fails_after.is_some_and(|len| self.given >= len) {
-            return Err(Unavailable::TooFewChunks { readable: 1, needed: 2 }.into());
+        if let Some((_, error)) = self.failure.as_ref().filter(|(len, _)| self.given >= *len) {
+            return Err(error.clone());
         }
         tokio::task::yield_now().await;
         let chunk = self.bytes.split_to(self.bytes.len().min(READ_LEN));
@@ -314,10 +320,10 @@ impl Store for MemoryStore {
     }
 
     async fn open_object(&self, _: &Context, bucket: &BucketName, key: &Key) -> Result<MemoryReader, StoreError> {
-        let fails_after = self.0.lock().unwrap().read_fails_after;
+        let failure = self.0.lock().unwrap().read_failure.clone();
         self.with(bucket, |content, _| {
             let object = content.objects.get(key.as_str()).ok_or_else(|| StoreError::NoSuchKey(key.clone()))?;
-            Ok(MemoryReader { object: object.clone(), fails_after })
+            Ok(MemoryReader { object: object.clone(), failure })
         })
     }
 

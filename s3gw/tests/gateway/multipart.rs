@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use drystone_cluster::store::{ChecksumAlgorithm, ChecksumKind};
-use drystone_s3gw::{compute_checksum, format_checksum};
+use drystone_s3gw::sig::{ChunkSigner, PayloadDeclaration};
+use drystone_s3gw::{GatewayConfig, compute_checksum, format_checksum};
 use http::Method;
 use md5::Digest as _;
 
-use crate::client::{Client, Reply};
+use crate::client::{ACCESS_KEY, Client, Reply, SECRET, Then};
+use crate::memory::MemoryStore;
 
 const PART_LEN: usize = 5 << 20;
 
@@ -72,10 +74,76 @@ async fn parts_become_an_object_once_and_the_same_when_asked_again() {
         .send()
         .await
         .expect(200);
+    // A client that asked for no checksum of each part is told how many there are.
+    assert_eq!(attributes.element("ObjectParts").as_deref(), Some("<PartsCount>3</PartsCount>"));
+}
+
+#[tokio::test]
+async fn the_parts_of_a_composite_checksum_are_told_in_pages() {
+    let client = Client::with_bucket().await;
+    let id = start(&client, "k", &[("x-amz-checksum-algorithm", "CRC32C")]).await;
+    let parts = [part(1, PART_LEN), part(2, PART_LEN), part(3, 10)];
+    let mut lines = String::new();
+    let mut sums = Vec::new();
+    for (number, body) in (1..).zip(&parts) {
+        let sum = compute_checksum(ChecksumAlgorithm::Crc32c, body);
+        let put = client
+            .call(Method::PUT, &format!("/bkt/k?partNumber={number}&uploadId={id}"))
+            .header("x-amz-checksum-crc32c", &format_checksum(&sum));
+        let etag = put.body(body.clone()).send().await.expect(200).header("etag").to_owned();
+        lines += &format!(
+            "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag><ChecksumCRC32C>{}</ChecksumCRC32C></Part>",
+            format_checksum(&sum)
+        );
+        sums.push(sum);
+    }
+    let xml = format!("<CompleteMultipartUpload>{lines}</CompleteMultipartUpload>");
+    let done = client.post(&format!("/bkt/k?uploadId={id}"), xml).await.expect(200);
+    let get = |headers: &[(&str, &str)]| {
+        let call = client.call(Method::GET, "/bkt/k?attributes");
+        headers
+            .iter()
+            .fold(call, |call, (name, value)| call.header(name, value))
+            .header("x-amz-object-attributes", "Checksum,ObjectParts")
+            .send()
+    };
+    let page = get(&[("x-amz-max-parts", "2")]).await.expect(200);
+    let of_parts: Vec<String> = sums.iter().map(format_checksum).collect();
+    let whole = done.element("ChecksumCRC32C").unwrap();
+    let bare = whole.strip_suffix("-3").unwrap().to_owned();
+    assert_eq!(page.elements("ChecksumCRC32C"), [bare.as_str(), &of_parts[0], &of_parts[1]]);
     assert_eq!(
-        (attributes.elements("PartNumber"), attributes.element("IsTruncated")),
-        (vec!["1".into(), "2".into()], Some("true".into()))
+        (page.elements("PartNumber"), page.element("IsTruncated"), page.element("NextPartNumberMarker")),
+        (vec!["1".into(), "2".into()], Some("true".into()), Some("2".into()))
     );
+    let rest = get(&[("x-amz-part-number-marker", "2")]).await.expect(200);
+    assert_eq!((rest.elements("PartNumber"), rest.element("IsTruncated")), (vec!["3".into()], Some("false".into())));
+    for (count, shown, numbers) in [("x", "1000", 3), ("-1", "1000", 3), ("0", "0", 0)] {
+        let page = get(&[("x-amz-max-parts", count)]).await.expect(200);
+        assert_eq!(
+            (page.element("MaxParts").as_deref(), page.elements("PartNumber").len(), page.element("IsTruncated")),
+            (Some(shown), numbers, Some("false".into()))
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_location_is_in_the_style_of_the_request() {
+    let domains = vec!["localhost".to_owned()];
+    for (tls, host, path, location) in [
+        (false, "node:9000", "/bkt/a%20b", "http://node:9000/bkt/a%20b"),
+        (true, "node:9000", "/bkt/a%20b", "https://node:9000/bkt/a%20b"),
+        (true, "bkt.localhost:9000", "/a%20b", "https://bkt.localhost:9000/a%20b"),
+    ] {
+        let config = GatewayConfig { tls, domains: domains.clone(), ..GatewayConfig::default() };
+        let client = Client::with(MemoryStore::with_key(ACCESS_KEY, SECRET), config);
+        client.put("/bkt", "").await.expect(200);
+        let id = start(&client, "a%20b", &[]).await;
+        let etag = upload(&client, "a%20b", &id, 1, &part(1, 10)).await.header("etag").to_owned();
+        let complete = client.call(Method::POST, &format!("{path}?uploadId={id}")).host(host);
+        let done = complete.body(completion(&[(1, &etag)])).send().await.expect(200);
+        assert_eq!(done.element("Location").as_deref(), Some(location));
+    }
 }
 
 #[tokio::test]
@@ -179,7 +247,10 @@ async fn parts_may_declare_another_checksum_where_none_was_asked_for() {
             .send()
     };
     put("AAAAAA==").await.expect_error(400, "BadDigest");
-    let etag = put(&crc).await.expect(200).header("etag").to_owned();
+    let reply = put(&crc).await.expect(200);
+    // The checksum declared, by which the client knows the part, and not the one kept.
+    assert_eq!((reply.header("x-amz-checksum-crc32"), reply.header("x-amz-checksum-crc64nvme")), (&*crc, ""));
+    let etag = reply.header("etag").to_owned();
     let xml = format!(
         "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag><ChecksumCRC32>{crc}</ChecksumCRC32></Part></CompleteMultipartUpload>"
     );
@@ -188,9 +259,79 @@ async fn parts_may_declare_another_checksum_where_none_was_asked_for() {
 }
 
 #[tokio::test]
+async fn a_part_declared_in_a_trailer_is_answered_with_its_checksum() {
+    let client = Client::with_bucket().await;
+    let id = start(&client, "k", &[]).await;
+    let crc = format_checksum(&compute_checksum(ChecksumAlgorithm::Crc32, b"hello"));
+    let frames = |_| {
+        let trailers = [("x-amz-checksum-crc32", crc.as_str())];
+        vec![ChunkSigner::frame_unsigned(b"hello"), ChunkSigner::finish_unsigned(&trailers)]
+    };
+    let put = client
+        .call(Method::PUT, &format!("/bkt/k?partNumber=1&uploadId={id}"))
+        .header("x-amz-decoded-content-length", "5")
+        .header("x-amz-trailer", "x-amz-checksum-crc32");
+    let reply = put.send_pieces(PayloadDeclaration::UnsignedTrailer, frames, Then::End).await.expect(200);
+    assert_eq!(reply.header("x-amz-checksum-crc32"), crc);
+    let none = upload(&client, "k", &id, 2, &part(1, 10)).await;
+    let kept = format_checksum(&compute_checksum(ChecksumAlgorithm::Crc64Nvme, &part(1, 10)));
+    assert_eq!(none.header("x-amz-checksum-crc64nvme"), kept);
+}
+
+#[tokio::test]
+async fn a_composite_checksum_wants_that_of_each_part() {
+    let client = Client::with_bucket().await;
+    let body = part(5, 1000);
+    let crc32 = format_checksum(&compute_checksum(ChecksumAlgorithm::Crc32, &body));
+    let sha256 = format_checksum(&compute_checksum(ChecksumAlgorithm::Sha256, &body));
+    let id = start(&client, "k", &[("x-amz-checksum-algorithm", "SHA256")]).await;
+    let uri = format!("/bkt/k?partNumber=1&uploadId={id}");
+    let reply = client.put(&uri, body.clone()).await.expect_error(400, "InvalidRequest");
+    assert_eq!(
+        reply.element("Message").as_deref(),
+        Some("Checksum Type mismatch occurred, expected checksum Type: sha256, actual checksum Type: null")
+    );
+    let put = client.call(Method::PUT, &uri).header("x-amz-checksum-sha256", &sha256).body(body.clone()).send().await;
+    let etag = put.expect(200).header("etag").to_owned();
+    let line = |checksum: &str| {
+        let part = format!("<Part><PartNumber>1</PartNumber><ETag>{etag}</ETag>{checksum}</Part>");
+        format!("<CompleteMultipartUpload>{part}</CompleteMultipartUpload>")
+    };
+    let complete = |id: &str, checksum: &str| client.post(&format!("/bkt/k?uploadId={id}"), line(checksum));
+    for checksum in [String::new(), format!("<ChecksumCRC32>{crc32}</ChecksumCRC32>")] {
+        let reply = complete(&id, &checksum).await.expect_error(400, "InvalidRequest");
+        assert_eq!(
+            reply.element("Message").as_deref(),
+            Some(
+                "The upload was created using a sha256 checksum. The complete request must include the checksum for \
+                 each part. It was missing for part 1 in the request."
+            )
+        );
+    }
+    let other = format_checksum(&compute_checksum(ChecksumAlgorithm::Sha256, b"other"));
+    complete(&id, &format!("<ChecksumSHA256>{other}</ChecksumSHA256>")).await.expect_error(400, "InvalidPart");
+    let right = format!("<ChecksumSHA256>{sha256}</ChecksumSHA256>");
+    complete(&id, &right).await.expect(200);
+    complete(&id, "").await.expect(200);
+
+    // A full-object checksum needs neither, but what is said must be right.
+    let whole = [("x-amz-checksum-algorithm", "CRC32"), ("x-amz-checksum-type", "FULL_OBJECT")];
+    let id = start(&client, "k", &whole).await;
+    let reply = client.put(&format!("/bkt/k?partNumber=1&uploadId={id}"), body.clone()).await.expect(200);
+    assert_eq!(reply.header("x-amz-checksum-crc32"), crc32);
+    complete(&id, &right).await.expect_error(400, "InvalidPart");
+    let done = complete(&id, "").await.expect(200);
+    assert_eq!(
+        (done.element("ChecksumCRC32"), done.element("ChecksumType")),
+        (Some(crc32), Some("FULL_OBJECT".to_owned()))
+    );
+}
+
+#[tokio::test]
 async fn parts_are_listed_replaced_and_aborted() {
     let client = Client::with_bucket().await;
-    let id = start(&client, "k", &[("x-amz-checksum-algorithm", "CRC32C")]).await;
+    let whole = [("x-amz-checksum-algorithm", "CRC32C"), ("x-amz-checksum-type", "FULL_OBJECT")];
+    let id = start(&client, "k", &whole).await;
     for (number, len) in [(1, 10), (2, 20), (5, 50), (2, 25)] {
         upload(&client, "k", &id, number, &part(9, len)).await;
     }
@@ -208,6 +349,8 @@ async fn parts_are_listed_replaced_and_aborted() {
         (page.element("ChecksumAlgorithm").as_deref(), page.elements("ChecksumCRC32C").len()),
         (Some("CRC32C"), 2)
     );
+    let none = client.get(&format!("{uri}&max-parts=0")).await.expect(200);
+    assert_eq!((none.elements("PartNumber").len(), none.element("IsTruncated").as_deref()), (0, Some("false")));
     let rest = client.get(&format!("{uri}&part-number-marker=2")).await.expect(200);
     assert_eq!(
         (rest.elements("PartNumber"), rest.element("IsTruncated").as_deref()),
@@ -218,6 +361,16 @@ async fn parts_are_listed_replaced_and_aborted() {
     client.delete(&uri).await.expect_error(404, "NoSuchUpload");
     client.get(&uri).await.expect_error(404, "NoSuchUpload");
     client.put(&format!("{uri}&partNumber=1"), "x").await.expect_error(404, "NoSuchUpload");
+    for id in ["nonsense", &id] {
+        client.get(&format!("/nowhere/k?uploadId={id}")).await.expect_error(404, "NoSuchBucket");
+        client.delete(&format!("/nowhere/k?uploadId={id}")).await.expect_error(404, "NoSuchBucket");
+        client.put(&format!("/nowhere/k?uploadId={id}&partNumber=1"), "x").await.expect_error(404, "NoSuchBucket");
+        client
+            .post(&format!("/nowhere/k?uploadId={id}"), completion(&[(1, "x")]))
+            .await
+            .expect_error(404, "NoSuchBucket");
+        client.get(&format!("/bkt/k?uploadId={id}")).await.expect_error(404, "NoSuchUpload");
+    }
     for number in ["0", "10001", "x", ""] {
         client.put(&format!("{uri}&partNumber={number}"), "x").await.expect_error(400, "InvalidArgument");
     }
@@ -260,8 +413,13 @@ async fn parts_are_copied_from_objects() {
             .header("x-amz-copy-source", "bkt/src");
         if range.is_empty() { call } else { call.header("x-amz-copy-source-range", range) }
     };
-    for range in ["bytes=0-8000", "bytes=5-1", "5-10"] {
-        copy(range).send().await.expect_error(400, "InvalidArgument");
+    for (range, message) in [
+        ("bytes=0-8000", "Range specified is not valid for source object of size: 8000"),
+        ("bytes=5-1", "The x-amz-copy-source-range value must be of the form bytes=first-last"),
+        ("5-10", "The x-amz-copy-source-range value must be of the form bytes=first-last"),
+    ] {
+        let reply = copy(range).send().await.expect_error(400, "InvalidArgument");
+        assert!(reply.element("Message").unwrap().starts_with(message), "{reply:?}");
     }
     copy("").header("x-amz-copy-source-if-match", "\"0\"").send().await.expect_error(412, "PreconditionFailed");
     assert!(copy("").send().await.expect(200).text().contains("<CopyPartResult"));

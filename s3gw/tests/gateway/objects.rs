@@ -10,6 +10,8 @@ use crate::client::{Client, NOW_MS};
 
 /// MD5 of "hello".
 const HELLO: &str = "\"5d41402abc4b2a76b9719d911017c592\"";
+/// A version id in S3's form.
+const VERSION: &str = "3sL4kqtJlcpXroDTDmJ.rmSpXd3dIbrH";
 const LAST_MODIFIED: &str = "Fri, 02 Jan 2026 03:04:05 GMT";
 
 async fn with_hello() -> Client {
@@ -50,7 +52,7 @@ async fn an_object_comes_back_with_all_it_carries() {
         ] {
             assert_eq!(reply.header(name), value, "{name}");
         }
-        assert_eq!(reply.headers["x-amz-meta-colour"].as_bytes(), "grün".as_bytes());
+        assert_eq!(reply.header("x-amz-meta-colour"), "=?UTF-8?B?Z3LDvG4=?=");
     };
     let uri = "/bkt/a%20b//c";
     let get = client.call(Method::GET, uri).header("x-amz-checksum-mode", "ENABLED").send().await.expect(200);
@@ -168,6 +170,10 @@ async fn conditions_on_reads_are_decided() {
     get("if-match", "\"0\"").await.expect_error(412, "PreconditionFailed");
     let same = get("if-none-match", HELLO).await.expect(304);
     assert_eq!((same.header("etag"), same.header("last-modified"), same.body.len()), (HELLO, LAST_MODIFIED, 0));
+    let put = client.call(Method::PUT, "/bkt/cached").header("cache-control", "max-age=5").body("hello");
+    put.header("expires", "Thu, 01 Dec 2033 16:00:00 GMT").send().await.expect(200);
+    let same = client.call(Method::GET, "/bkt/cached").header("if-none-match", HELLO).send().await.expect(304);
+    assert_eq!((same.header("cache-control"), same.header("expires")), ("max-age=5", "Thu, 01 Dec 2033 16:00:00 GMT"));
     get("if-none-match", "\"0\"").await.expect(200);
     get("if-modified-since", LAST_MODIFIED).await.expect(304);
     get("if-unmodified-since", "Fri, 02 Jan 2026 03:04:04 GMT").await.expect_error(412, "PreconditionFailed");
@@ -195,11 +201,37 @@ async fn conditions_on_writes_reach_the_commit() {
 #[tokio::test]
 async fn deleting_succeeds_whether_or_not_it_was_there() {
     let client = with_hello().await;
-    client.delete("/bkt/hello?versionId=other").await.expect_error(404, "NoSuchVersion");
+    client.delete(&format!("/bkt/hello?versionId={VERSION}")).await.expect_error(404, "NoSuchVersion");
     client.delete("/bkt/hello?versionId=null").await.expect(204);
     client.delete("/bkt/hello").await.expect(204);
     client.get("/bkt/hello").await.expect_error(404, "NoSuchKey");
     client.delete("/nowhere/hello").await.expect_error(404, "NoSuchBucket");
+}
+
+#[tokio::test]
+async fn only_the_null_version_exists_and_no_id_is_passed_over() {
+    let client = with_hello().await;
+    let message = |reply: crate::client::Reply| reply.element("Message").unwrap();
+    for uri in ["/bkt/hello?", "/bkt/hello?acl&", "/bkt/hello?tagging&"] {
+        client.get(&format!("{uri}versionId=null")).await.expect(200);
+        let empty = client.get(&format!("{uri}versionId=")).await.expect_error(400, "InvalidArgument");
+        assert_eq!(message(empty), "Version id cannot be the empty string");
+        let malformed = client.get(&format!("{uri}versionId=v1")).await.expect_error(400, "InvalidArgument");
+        assert_eq!(message(malformed), "Invalid version id specified");
+        client.get(&format!("{uri}versionId={VERSION}")).await.expect_error(404, "NoSuchVersion");
+    }
+    client.get(&format!("/nowhere/hello?versionId={VERSION}")).await.expect_error(404, "NoSuchBucket");
+    client.head("/bkt/hello?versionId=v1").await.expect(400);
+    client.put("/bkt/hello?versionId=null", "new").await.expect_error(400, "InvalidArgument");
+    client.post("/bkt/hello?uploads&versionId=null", "").await.expect_error(400, "InvalidArgument");
+    let copy = |to: &str, source: &str| client.call(Method::PUT, to).header("x-amz-copy-source", source).send();
+    let refused = copy("/bkt/to?versionId=null", "/bkt/hello").await.expect_error(400, "InvalidArgument");
+    assert_eq!(message(refused), "This operation does not accept a version-id.");
+    copy("/bkt/to", "/bkt/hello?versionId=").await.expect_error(400, "InvalidArgument");
+    copy("/bkt/to", &format!("/bkt/hello?versionId={VERSION}")).await.expect_error(404, "NoSuchVersion");
+    copy("/bkt/to", &format!("/nowhere/hello?versionId={VERSION}")).await.expect_error(404, "NoSuchBucket");
+    assert_eq!(client.store.objects("bkt"), [("hello".to_owned(), "hello".into())]);
+    copy("/bkt/to", "/bkt/hello?versionId=null").await.expect(200);
 }
 
 #[tokio::test]
@@ -248,11 +280,16 @@ async fn objects_are_copied() {
     let copy = |to: &str| client.call(Method::PUT, to).header("x-amz-copy-source", "/bkt/src%20a");
     let reply = copy("/other/dst").send().await.expect(200);
     assert_eq!(reply.element("ETag"), Some(etag.replace('"', "&quot;")));
-    assert_eq!(reply.element("LastModified").as_deref(), Some("2026-01-02T03:04:05.678Z"));
+    assert_eq!(reply.element("LastModified").as_deref(), Some("2026-01-02T03:04:05.000Z"));
     assert!(reply.element("ChecksumCRC64NVME").is_some());
     let got = client.get("/other/dst").await.expect(200);
     assert_eq!((&got.body[..], got.header("content-type"), got.header("x-amz-meta-m")), (&body[..], "text/x", "1"));
     copy("/bkt/src%20a").send().await.expect_error(400, "InvalidRequest");
+    copy("/bkt/src%20a").header("x-amz-storage-class", "STANDARD").send().await.expect(200);
+    copy("/bkt/src%20a").header("x-amz-website-redirect-location", "/there").send().await.expect(200);
+    let moved = client.head("/bkt/src%20a").await.expect(200);
+    assert_eq!((moved.header("x-amz-website-redirect-location"), moved.header("x-amz-meta-m")), ("/there", "1"));
+    copy("/bkt/c").header("x-amz-checksum-algorithm", "MD4").send().await.expect_error(400, "InvalidRequest");
     let replace = copy("/bkt/src%20a").header("x-amz-metadata-directive", "REPLACE").header("x-amz-meta-n", "2");
     replace.header("x-amz-checksum-algorithm", "SHA256").send().await.expect(200);
     let got =
@@ -274,7 +311,10 @@ async fn objects_are_copied() {
     client.head("/bkt/c").await.expect(404);
     copy("/bkt/c").header("x-amz-copy-source-if-match", &etag).send().await.expect(200);
     client.store.fail_reads_after(Some(2000));
-    copy("/bkt/d").send().await.expect_error(503, "ServiceUnavailable");
+    let reply = copy("/bkt/d").send().await.expect_error(503, "ServiceUnavailable");
+    assert!(reply.element("Message").unwrap().starts_with("Not now: "), "{reply:?}");
+    client.store.fail_reads_with(StoreError::Damaged { readable: 1, needed: 2 });
+    copy("/bkt/d").send().await.expect_error(500, "InternalError");
     client.head("/bkt/d").await.expect(404);
 }
 
@@ -289,6 +329,15 @@ async fn attributes_are_told() {
     assert!(reply.element("ChecksumCRC64NVME").is_some());
     assert!(get("ObjectSize").await.expect(200).element("ETag").is_none());
     get("Nonsense").await.expect_error(400, "InvalidArgument");
+    get("ETag,Nonsense").await.expect_error(400, "InvalidArgument");
+    let missing =
+        "The x-amz-object-attributes header specifying the attributes to be retrieved is either missing or empty";
+    for reply in [get(" ").await, client.get("/bkt/hello?attributes").await] {
+        assert_eq!(reply.expect_error(400, "InvalidRequest").element("Message").as_deref(), Some(missing));
+    }
+    let lines = client.call(Method::GET, "/bkt/hello?attributes").header("x-amz-object-attributes", "ObjectSize");
+    let reply = lines.header("x-amz-object-attributes", "ETag").send().await.expect(200);
+    assert!(reply.element("ObjectSize").is_some() && reply.element("ETag").is_some());
 }
 
 #[tokio::test]

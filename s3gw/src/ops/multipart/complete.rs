@@ -6,26 +6,49 @@ use drystone_cluster::store::{
 };
 use http_body::Body as HttpBody;
 
-use super::upload_id;
+use super::{asked_checksum, upload_id};
 use crate::body::{Declared, Incoming, RequestBody};
 use crate::checksum;
 use crate::conditions;
 use crate::error::{ErrorCode, S3Error};
 use crate::ops::{Call, checksum_kind_xml, checksum_xml};
 use crate::response::{Answer, xml};
-use crate::route::{Slash, encode_into};
+use crate::route::{Slash, bucket_of_host, encode_into};
 use crate::sig;
 use crate::xml::{CompletedPartXml, XmlWriter, parse_complete};
 
-/// The parts as the store takes them.
+/// A part's checksum as the store shall compare it.
 ///
-/// Checksums of another algorithm than the upload's were verified when the part came and are not kept (see
-/// `UploadPart`), so they are left out here; so are all once the upload is gone and this is a repetition.
+/// Where none was asked for, one of another algorithm than is kept was verified when the part came (see `UploadPart`)
+/// and is left out; so are all once the upload is gone and this is a repetition.
 ///
 /// # Errors
-/// `InvalidPart` for a tag that cannot be ours, `InvalidPartOrder`.
+/// `InvalidRequest` for a part without the checksum that its upload's composite is made of.
+fn part_checksum(part: &CompletedPartXml, upload: Option<&Upload>) -> Result<Option<Checksum>, S3Error> {
+    let Some(upload) = upload else { return Ok(None) };
+    let kept = upload.checksum.map(|(algorithm, _)| algorithm);
+    let declared = part.checksum.as_ref();
+    let is_kept = declared.is_some_and(|checksum| Some(checksum.algorithm) == kept);
+    match asked_checksum(upload) {
+        Some((asked, ChecksumKind::Composite)) if !is_kept => Err(S3Error::new(
+            ErrorCode::InvalidRequest,
+            format!(
+                "The upload was created using a {} checksum. The complete request must include the checksum for each \
+                 part. It was missing for part {} in the request.",
+                checksum::lower_name(asked),
+                part.number
+            ),
+        )),
+        Some(_) => Ok(declared.cloned()),
+        None => Ok(declared.filter(|_| is_kept).cloned()),
+    }
+}
+
+/// The parts as the store takes them.
+///
+/// # Errors
+/// `InvalidPart` for a tag that cannot be ours, `InvalidPartOrder`, `InvalidRequest` for a missing checksum.
 fn completed(parts: Vec<CompletedPartXml>, upload: Option<&Upload>) -> Result<Vec<CompletedPart>, S3Error> {
-    let kept = upload.and_then(|upload| upload.checksum).map(|(algorithm, _)| algorithm);
     let mut completed: Vec<CompletedPart> = Vec::with_capacity(parts.len());
     for part in parts {
         let number = part.number;
@@ -35,7 +58,7 @@ fn completed(parts: Vec<CompletedPartXml>, upload: Option<&Upload>) -> Result<Ve
         let etag = ETag::parse(&part.etag).filter(|etag| etag.part_count == 0).ok_or_else(|| {
             S3Error::from(ErrorCode::InvalidPart).with("PartNumber", number.to_string()).with("ETag", part.etag.clone())
         })?;
-        let checksum = part.checksum.filter(|checksum| Some(checksum.algorithm) == kept);
+        let checksum = part_checksum(&part, upload)?;
         completed.push(CompletedPart { number, etag, checksum });
     }
     Ok(completed)
@@ -84,9 +107,20 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin,
     B::Error: std::fmt::Display,
 {
-    let headers = &call.head.headers;
-    let body = RequestBody::new(headers, incoming, Declared::Nothing, None, call.terms.clone())?;
+    let body = RequestBody::new(call.head, incoming, Declared::Nothing, None, call.terms.clone())?;
     parse_complete(&body.collect(call.config.xml_len_max).await?)
+}
+
+/// Where the object is, in the style the client addresses it by.
+fn location<S>(call: &Call<'_, S>, bucket: &BucketName, key: &Key) -> String {
+    let host = sig::host_of(&call.head.headers, &call.head.uri).unwrap_or_default();
+    let scheme = if call.config.tls { "https" } else { "http" };
+    let mut location = format!("{scheme}://{host}/");
+    if bucket_of_host(host, &call.config.domains).is_none() {
+        location.push_str(&format!("{bucket}/"));
+    }
+    encode_into(&mut location, key.as_str().as_bytes(), Slash::Kept);
+    location
 }
 
 /// `CompleteMultipartUpload`. Repeating it gives the same answer.
@@ -101,7 +135,7 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin,
     B::Error: std::fmt::Display,
 {
-    let upload = upload_id(call)?;
+    let upload = upload_id(call, bucket).await?;
     let parts = read_parts(call, incoming).await?;
     let opened = match call.store.upload(call.context, bucket, key, upload).await {
         Ok(opened) => Some(opened),
@@ -120,12 +154,8 @@ where
         parts,
     };
     let stored = call.store.complete_upload(call.context, complete).await?;
-    let mut location = String::from("http://");
-    location.push_str(sig::host_of(&call.head.headers, &call.head.uri).unwrap_or_default());
-    location.push_str(&format!("/{bucket}/"));
-    encode_into(&mut location, key.as_str().as_bytes(), Slash::Kept);
     let mut out = XmlWriter::root("CompleteMultipartUploadResult");
-    out.text("Location", &location);
+    out.text("Location", &location(call, bucket, key));
     out.plain("Bucket", bucket);
     out.text("Key", key.as_str());
     out.etag(stored.etag);

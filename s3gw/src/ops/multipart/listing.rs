@@ -18,7 +18,7 @@ pub(in crate::ops) async fn list_parts<S: Store>(
     bucket: &BucketName,
     key: &Key,
 ) -> Result<Answer, S3Error> {
-    let upload = upload_id(call)?;
+    let upload = upload_id(call, bucket).await?;
     let encoding = call.encoding()?;
     let part_count_max = call.count("max-parts", PAGE_MAX, PAGE_MAX)?;
     let marker = call.count("part-number-marker", 0, usize::MAX)?;
@@ -36,7 +36,8 @@ pub(in crate::ops) async fn list_parts<S: Store>(
     out.plain("PartNumberMarker", after);
     out.plain("NextPartNumberMarker", page.parts.last().map_or(after, |part| part.number));
     out.plain("MaxParts", part_count_max);
-    out.plain("IsTruncated", page.truncated);
+    // A page of none leads nowhere: a client that followed it would never end.
+    out.plain("IsTruncated", page.truncated && part_count_max > 0);
     checksum_algorithm(&mut out, page.upload.checksum.as_ref());
     for part in &page.parts {
         out.open("Part");

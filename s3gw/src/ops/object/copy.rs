@@ -5,13 +5,13 @@ use std::ops::Range;
 use bytes::Bytes;
 use drystone_cluster::store::{
     Body, BodyDigests, BodyError, BucketName, ChecksumAlgorithm, Key, ObjectHead, ObjectMetadata, PutObject, Read,
-    Reader, Store, Stored,
+    Reader, Store, StoreError, Stored,
 };
 
 use crate::body::len_u64;
 use crate::checksum::{self, DEFAULT_ALGORITHM, Digester};
 use crate::error::{ErrorCode, S3Error};
-use crate::ops::{Call, checksum_kind_xml, checksum_xml, no_such_version};
+use crate::ops::{Call, Version, checksum_kind_xml, checksum_xml};
 use crate::response::{Answer, xml};
 use crate::route::{Plus, decode_utf8, parse_key};
 use crate::xml::XmlWriter;
@@ -24,13 +24,14 @@ const REDIRECT: &str = "x-amz-website-redirect-location";
 pub(in crate::ops) struct CopySource {
     pub(in crate::ops) bucket: BucketName,
     pub(in crate::ops) key: Key,
+    version: Version,
 }
 
 impl CopySource {
     /// Reads `[/]BUCKET/KEY[?versionId=ID]`, percent-encoded.
     ///
     /// # Errors
-    /// `InvalidArgument`, `InvalidBucketName`; `NotImplemented` for access points; `NoSuchVersion`.
+    /// `InvalidArgument`, `InvalidBucketName`; `NotImplemented` for access points.
     pub(in crate::ops) fn parse(header: &str) -> Result<Self, S3Error> {
         let invalid = |message: &'static str| S3Error::argument("x-amz-copy-source", header, message);
         let (path, version) = match header.split_once("?versionId=") {
@@ -50,14 +51,12 @@ impl CopySource {
         let bucket = BucketName::new(bucket)
             .map_err(|error| S3Error::from(ErrorCode::InvalidBucketName).with("BucketName", error.0))?;
         let key = parse_key(key.to_owned())?;
-        match version {
-            None | Some("null" | "") => Ok(Self { bucket, key }),
-            Some(version) => Err(no_such_version(&key, version)),
-        }
+        Ok(Self { bucket, key, version: Version::parse(version)? })
     }
 
     /// Opens the source and decides the conditions on it.
     pub(in crate::ops) async fn open<S: Store>(&self, call: &Call<'_, S>) -> Result<S::Reader, S3Error> {
+        self.version.check(call, &self.bucket, &self.key).await?;
         let reader = call.store.open_object(call.context, &self.bucket, &self.key).await?;
         conditions::check_copy_source(&call.head.headers, reader.head())?;
         Ok(reader)
@@ -91,7 +90,7 @@ impl<R: Read> Body for CopyBody<R> {
     }
 
     async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
-        match self.read.chunk().await.map_err(|error| BodyError::Source(error.to_string()))? {
+        match self.read.chunk().await.map_err(|error| BodyError::Source(Box::new(error)))? {
             Some(bytes) => {
                 self.copied = self.copied.saturating_add(len_u64(bytes.len()));
                 if self.copied > self.len {
@@ -101,7 +100,8 @@ impl<R: Read> Body for CopyBody<R> {
                 Ok(Some(bytes))
             }
             None if self.copied < self.len => {
-                Err(BodyError::Source(format!("it ended after {} of {} bytes", self.copied, self.len)))
+                let short = format!("the source ended after {} of {} bytes", self.copied, self.len);
+                Err(BodyError::Source(Box::new(StoreError::Internal(short))))
             }
             None => {
                 let checksum = self.digester.checksum(self.kept);
@@ -116,12 +116,17 @@ impl<R: Read> Body for CopyBody<R> {
     }
 }
 
+/// Whether a copy onto itself changes something all the same: S3 takes the same storage class again for a change.
+fn changes_itself<S>(call: &Call<'_, S>) -> bool {
+    ["x-amz-storage-class", REDIRECT].into_iter().any(|name| call.head.headers.contains_key(name))
+}
+
 /// What the copy carries.
 fn copied_metadata<S>(call: &Call<'_, S>, same: bool, source: &ObjectHead) -> Result<ObjectMetadata, S3Error> {
     let given = metadata::parse(&call.head.headers)?;
     match call.header("x-amz-metadata-directive") {
         Some("REPLACE") => Ok(given),
-        None | Some("COPY") if same => Err(S3Error::new(
+        None | Some("COPY") if same && !changes_itself(call) => Err(S3Error::new(
             ErrorCode::InvalidRequest,
             "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.",
         )),
@@ -139,9 +144,7 @@ fn copied_metadata<S>(call: &Call<'_, S>, same: bool, source: &ObjectHead) -> Re
 /// Which checksum the copy keeps: the one asked for, else the source's, else the default.
 fn kept_algorithm<S>(call: &Call<'_, S>, source: &ObjectHead) -> Result<ChecksumAlgorithm, S3Error> {
     match call.header("x-amz-checksum-algorithm") {
-        Some(name) => checksum::parse_name(name).ok_or_else(|| {
-            S3Error::argument("x-amz-checksum-algorithm", name, "Checksum algorithm provided is unsupported.")
-        }),
+        Some(name) => checksum::parse_asked(name),
         None => Ok(source.checksum.as_ref().map_or(DEFAULT_ALGORITHM, |checksum| checksum.algorithm)),
     }
 }
@@ -200,7 +203,10 @@ mod tests {
         assert_eq!(parsed("/src/a/b"), ok("src", "a/b"));
         assert_eq!(parsed("src/a%20b%3Fc+d"), ok("src", "a b?c+d"));
         assert_eq!(parsed("src%2Fkey?versionId=null"), ok("src", "key"));
-        assert_eq!(parsed("src/key?versionId=abc"), Err(ErrorCode::NoSuchVersion));
+        let unknown = CopySource::parse("src/key?versionId=3sL4kqtJlcpXroDTDmJ.rmSpXd3dIbrH").unwrap();
+        assert_eq!(unknown.version, Version::Unknown("3sL4kqtJlcpXroDTDmJ.rmSpXd3dIbrH".to_owned()));
+        assert_eq!(parsed("src/key?versionId=abc"), Err(ErrorCode::InvalidArgument));
+        assert_eq!(parsed("src/key?versionId="), Err(ErrorCode::InvalidArgument));
         for header in ["", "/", "src", "src/", "src/%ff", "src/%zz"] {
             assert_eq!(parsed(header), Err(ErrorCode::InvalidArgument), "{header}");
         }

@@ -14,7 +14,7 @@ pub(in crate::ops) async fn delete<S: Store>(
     bucket: &BucketName,
     key: &Key,
 ) -> Result<Answer, S3Error> {
-    call.check_version(key)?;
+    call.check_version(bucket, key).await?;
     let condition = conditions::write_condition(&call.head.headers)?;
     call.store.delete_object(call.context, bucket, key, condition).await?;
     Ok(empty(StatusCode::NO_CONTENT))

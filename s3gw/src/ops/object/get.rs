@@ -34,7 +34,7 @@ pub(in crate::ops) async fn get<S: Store>(
     bucket: &BucketName,
     key: &Key,
 ) -> Result<Answer, S3Error> {
-    call.check_version(key)?;
+    call.check_version(bucket, key).await?;
     let reader = call.store.open_object(call.context, bucket, key).await?;
     let head = reader.head();
     conditions::check_read(&call.head.headers, head)?;
@@ -57,7 +57,7 @@ pub(in crate::ops) async fn head<S: Store>(
     bucket: &BucketName,
     key: &Key,
 ) -> Result<Answer, S3Error> {
-    call.check_version(key)?;
+    call.check_version(bucket, key).await?;
     let reader = call.store.open_object(call.context, bucket, key).await?;
     let head = reader.head();
     conditions::check_read(&call.head.headers, head)?;

@@ -27,7 +27,7 @@ where
     let headers = &call.head.headers;
     let declared = Declared::parse(headers, &incoming.payload)?;
     let kept = declared.algorithm().unwrap_or(DEFAULT_ALGORITHM);
-    let body = RequestBody::new(headers, incoming, declared, Some(kept), call.terms.clone())?;
+    let body = RequestBody::new(call.head, incoming, declared, Some(kept), call.terms.clone())?;
     body.require_len(call.config.put_len_max)?;
     let put = PutObject {
         bucket: bucket.clone(),
