@@ -10,7 +10,6 @@ pub mod engine;
 pub mod ids;
 pub mod index;
 pub mod kv;
-mod log_limit;
 pub mod member;
 pub mod peer;
 pub mod placement;
