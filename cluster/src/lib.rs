@@ -17,3 +17,6 @@ pub mod seams;
 pub mod state;
 pub mod store;
 pub mod topology;
+
+/// For crates above this one, which do not know the transport.
+pub use drystone_transport::log_limit;
