@@ -139,8 +139,8 @@ fn open_drive(
 fn not_mounted(path: &Path, drive: DriveId) -> String {
     let path = path.display();
     format!(
-        "{path} is blank, but drive {drive} was formatted: mount its file system there and restart the node; what was on a \
-         drive that is really gone is rebuilt when read, and nothing replaces the drive yet"
+        "{path} is blank, but drive {drive} was formatted: mount its file system there and restart the node (a drive that is \
+         really gone cannot be replaced yet)"
     )
 }
 

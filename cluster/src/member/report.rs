@@ -173,7 +173,9 @@ impl Member {
             read_latency: status.read_latency,
             problem: problem.or_else(|| status.problem()),
         };
-        open.chain(lost).map(health).collect()
+        let mut drives: Vec<DriveHealth> = open.chain(lost).map(health).collect();
+        drives.sort_by_key(|health| health.drive);
+        drives
     }
 
     fn group_healths(&self) -> Vec<GroupHealth> {
