@@ -37,7 +37,7 @@ const COMMON_NAME_PREFIX: &str = "drystone cluster ";
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     /// The certificate library refused the parameters or the key.
-    #[error("the certificate could not be made")]
+    #[error("the certificate could not be made: {0}")]
     Certificate(#[from] rcgen::Error),
     /// The text is not PEM of the wanted kind.
     #[error("the authority's {part} is not readable as PEM")]

@@ -35,14 +35,13 @@ const FILE_LEN_MAX: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The operating system refused.
-    #[error("{}: cannot {action}", path.display())]
+    #[error("{}: cannot {action}: {cause}", path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,
         /// What was tried.
         action: &'static str,
         /// What came back.
-        #[source]
         cause: io::Error,
     },
     /// Others on this machine may read a secret.
@@ -458,5 +457,13 @@ mod tests {
         assert!(text.contains(&identity.node().to_string()));
         assert!(!text.contains(&hex::encode(identity.sealing_key())), "{text}");
         assert!(text.len() < 200, "{text}");
+    }
+
+    #[test]
+    fn a_missing_directory_is_named_with_what_the_system_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Identity::load(&dir.path().join("gone")).unwrap_err().to_string();
+        assert!(error.starts_with(&dir.path().display().to_string()), "{error}");
+        assert!(error.ends_with("cannot read: No such file or directory (os error 2)"), "{error}");
     }
 }

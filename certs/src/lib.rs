@@ -17,5 +17,5 @@ pub use authority::{AuthorityError, ClusterAuthority, FOUNDING_LIFETIME, NodeCre
 pub use identity::{Identity, IdentityError};
 pub use ids::{ClusterId, InstanceId, NodeId};
 pub use names::{parse_server_name, server_name};
-pub use peer::{PeerRejection, read_claims, read_peer};
+pub use peer::{PeerRejection, moment, read_claims, read_peer};
 pub use sealing::{SealingError, open, seal};

@@ -19,7 +19,7 @@ pub enum PeerRejection {
     /// No certificate of this cluster's authority signed it.
     #[error(
         "the certificate is not signed by this cluster's authority: give the node a certificate issued by it \
-         (`drystone cluster create` for founding nodes), or add the other authority to the trusted ones"
+         (`drystone cluster create` makes them, for founding nodes), or check whose state directory it has"
     )]
     WrongAuthority,
     /// It belongs to another cluster.
@@ -34,7 +34,11 @@ pub enum PeerRejection {
         theirs: ClusterId,
     },
     /// It was valid once.
-    #[error("the certificate of node {node} expired at {}: issue a new one and check the clocks of both nodes", moment(*at))]
+    #[error(
+        "the certificate of node {node} expired at {}: check the clocks of both nodes; nothing renews certificates yet \
+         (docs/durability.md, Certificate renewal)",
+        moment(*at)
+    )]
     Expired {
         /// Whose it is.
         node: NodeId,
@@ -144,7 +148,8 @@ fn from_unix(seconds: i64) -> SystemTime {
     moment.unwrap_or(UNIX_EPOCH)
 }
 
-fn moment(at: SystemTime) -> String {
+/// A moment as people write it: RFC 3339, to the second, in UTC.
+pub fn moment(at: SystemTime) -> String {
     calendar(at).and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| "an unprintable time".to_owned())
 }
 
@@ -191,6 +196,7 @@ mod tests {
         let late = read_peer(&der, cluster, now + DAY + Duration::from_secs(1)).unwrap_err();
         assert_eq!(late, PeerRejection::Expired { node, at: now + DAY });
         assert!(late.to_string().contains("expired at 2024-10-05T00:00:00Z"), "{late}");
+        assert!(late.to_string().contains("durability.md, Certificate renewal"), "{late}");
         let from = now - Duration::from_secs(300);
         assert_eq!(
             read_peer(&der, cluster, from - Duration::from_secs(1)),

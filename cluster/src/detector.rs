@@ -1,4 +1,4 @@
-//! Whether peers answer: alive → suspect → down → alive (DESIGN §10).
+//! Whether peers answer: alive → suspect → down → alive.
 //!
 //! A pure function of samples and `now`, the time since the node started. It sends nothing: whoever owns it probes
 //! every tracked peer at every interval, suspect and down ones included, and reports what came of it. Being down is

@@ -1,7 +1,7 @@
 //! The object engine: what the gateway's [`Store`] calls become in terms of groups, extents and chunks.
 //!
 //! One [`ClusterStore`] per worker; all of them share the node's [`Member`]. Each operation reads as the steps of
-//! DESIGN §5. Nothing here is remembered between requests: state lives in groups and on drives.
+//! docs/architecture.md, Paths. Nothing here is remembered between requests: state lives in groups and on drives.
 
 mod access;
 mod body_writer;

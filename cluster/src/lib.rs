@@ -10,7 +10,6 @@ pub mod engine;
 pub mod ids;
 pub mod index;
 pub mod kv;
-pub mod log_limit;
 pub mod member;
 pub mod peer;
 pub mod placement;
@@ -18,3 +17,6 @@ pub mod seams;
 pub mod state;
 pub mod store;
 pub mod topology;
+
+/// For crates above this one, which do not know the transport.
+pub use drystone_transport::log_limit;

@@ -4,8 +4,10 @@
 //! stopping, in order, is in [`start`]; what runs in the background belongs to the [`Running`] that start returns.
 
 mod admission;
+mod certificate;
 mod chunks;
 mod config;
+mod drive_watch;
 mod drives;
 mod first_key;
 mod garbage;
@@ -170,8 +172,8 @@ impl Member {
         groups.iter().map(|((group, _), replica)| (*group, replica.clone())).collect()
     }
 
-    /// Hands chunks that no entry will refer to over to the garbage worker. Beyond what its queue holds they are counted
-    /// and left to the orphan search.
+    /// Hands chunks that no entry will refer to over to the garbage worker. Beyond what its queue holds they are
+    /// counted, and their space stays used.
     pub(crate) fn abandon(&self, extent: GarbageExtent) {
         self.metrics.abandoned_extents.inc();
         match self.abandoned.try_send(extent) {
@@ -179,12 +181,15 @@ impl Member {
             Err(mpsc::error::TrySendError::Full(_)) => {
                 let dropped = &self.metrics.abandoned_extents_dropped;
                 if dropped.get().is_multiple_of(DROPPED_PER_WARNING) {
-                    tracing::warn!(before = dropped.get(), "more writes fail than the garbage worker can note");
+                    tracing::warn!(
+                        before = dropped.get(),
+                        "more writes fail than the garbage worker can note; their space stays used"
+                    );
                 }
                 dropped.inc();
             }
             Err(mpsc::error::TrySendError::Closed(_)) => {
-                tracing::debug!("the garbage worker has stopped; the orphan search will find the chunks");
+                tracing::debug!("the garbage worker has stopped; the space of the chunks stays used");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Where the chunks of an extent go (DESIGN §7): weighted rendezvous hashing of the extent id over free space, one
+//! Where the chunks of an extent go: weighted rendezvous hashing of the extent id over free space, one
 //! chunk per domain.
 //!
 //! Pure: (topology, health, extent id, length) → scheme and drives, or a typed refusal. Every drive gets a score that
@@ -9,11 +9,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The most bytes of an object in one extent: what the format of a chunk takes.
+pub use drystone_erasure::chunk::EXTENT_LEN_MAX;
+
 use crate::ids::{DriveId, ExtentId, NodeId, Scheme};
 use crate::topology::{Domain, Topology};
 
-/// The most bytes of an object in one extent: 8 MiB.
-pub const EXTENT_LEN_MAX: u32 = 8 << 20;
 /// Extents up to this length are plain copies (k = 1): 128 KiB.
 pub const COPY_LEN_MAX: u32 = 128 << 10;
 /// The most data chunks of an extent.

@@ -1,7 +1,7 @@
 //! The port between the S3 gateway and the cluster.
 //!
 //! Everything the gateway may ask is here, in S3's nouns; nothing of nodes, drives or consensus shows through. All
-//! operations are linearizable per key through any node (DESIGN §1.2). Writes are durable when they return `Ok`.
+//! operations are linearizable per key through any node. Writes are durable when they return `Ok`.
 //! Dropping a future of a write leaves it of unknown outcome, never half done.
 
 mod bucket;

@@ -121,7 +121,7 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// Which things are domains (DESIGN §2): zones if at least `f + 1` exist, else nodes; drives if there is but one
+    /// Which things are domains: zones if at least `f + 1` exist, else nodes; drives if there is but one
     /// node.
     pub fn domain_level(&self) -> DomainLevel {
         let zones: BTreeSet<Domain> = self.nodes.iter().map(|(id, node)| zone_of(*id, node)).collect();

@@ -67,11 +67,6 @@ pub struct ChunkHeader {
 }
 
 impl ChunkHeader {
-    /// How many blocks, and hence hashes, the payload has.
-    pub fn block_count(&self) -> u32 {
-        self.payload_len.div_ceil(BLOCK_LEN)
-    }
-
     /// The key material of this chunk's block hashes. Derive once per chunk, then hash blocks with it.
     pub fn block_key(&self) -> BlockKey {
         BlockKey::derive(&self.cluster, self.chunk)

@@ -31,7 +31,7 @@ pub struct Health {
     pub peers: Vec<PeerHealth>,
     /// Drives of this node, by id.
     pub drives: Vec<DriveHealth>,
-    /// Consensus groups as this node sees them: the control group first, then shards by index.
+    /// Consensus groups with a replica on this node: the control group first, then shards by index.
     pub groups: Vec<GroupHealth>,
     /// What reads and writes met since this node started.
     pub durability: Durability,
@@ -77,7 +77,7 @@ pub struct PeerHealth {
     pub state: PeerState,
     /// Milliseconds since its last answer; absent if it never answered this process.
     pub answer_age_ms: Option<u64>,
-    /// Round trip in microseconds; absent without a connection.
+    /// Smoothed round trip of its heartbeats in microseconds, as it was when it last answered; absent if it never did.
     pub round_trip_us: Option<u64>,
     /// Epoch it reported last.
     pub epoch: Option<u64>,
@@ -89,16 +89,14 @@ pub struct PeerHealth {
 pub enum DriveState {
     /// As it should be.
     Healthy,
-    /// Much slower than usual.
+    /// Its writes or reads take longer than 500 ms on average, or the present commit does.
     Slow,
-    /// Reports errors.
+    /// Eight reads since it was opened failed or found damage.
     Failing,
-    /// Read-only after a failed write or sync, until an operator acts.
+    /// Takes no changes after a failed write or sync until the node restarts, or could not be opened at all.
     Failed,
     /// Full up to its reserve.
     Full,
-    /// Being emptied.
-    Draining,
 }
 
 /// A drive of this node.
@@ -110,15 +108,15 @@ pub struct DriveHealth {
     pub path: String,
     /// What the store says.
     pub state: DriveState,
-    /// Size of the file system in bytes.
+    /// Bytes it may use in all; 0 if it could not be opened.
     pub capacity_bytes: u64,
     /// Bytes free for ordinary writes.
     pub free_bytes: u64,
     /// Bytes of live chunks.
     pub used_bytes: u64,
-    /// Input or output errors since start.
+    /// Failed writes, syncs, name changes and reads since it was opened.
     pub io_errors: u64,
-    /// Blocks that did not verify since start.
+    /// Reads that found damage since it was opened; one read may find several blocks of it.
     pub corrupt_blocks: u64,
     /// Moving average of a durable write in microseconds.
     pub write_us: u64,
@@ -129,16 +127,16 @@ pub struct DriveHealth {
     pub problem: Option<String>,
 }
 
-/// A consensus group of which this node knows.
+/// A consensus group with a replica on this node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GroupHealth {
     /// `control` or `shard N`.
     pub group: String,
     /// Node id of the leader, if one is known.
     pub leader: Option<String>,
-    /// The term.
+    /// The term; 0 if the replica does not run.
     pub term: u64,
-    /// Entries this node's replica is behind the commit it knows of; absent without a replica here.
+    /// Entries this node's replica is behind the commit it knows of; absent if the replica does not run.
     pub lag: Option<u64>,
     /// Why this node's replica does not run; absent when it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,11 +157,11 @@ pub struct Durability {
 /// State of a background worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerHealth {
-    /// Its name: `heal`, `garbage`, …
+    /// Its name; there is one, `garbage`.
     pub name: String,
-    /// Units done since start.
+    /// Units done since start: extents whose chunks were deleted.
     pub done: u64,
-    /// Units that failed since start.
+    /// Units that failed since start: chunks that could not be deleted when tried. They are tried again.
     pub failed: u64,
 }
 
@@ -202,13 +200,13 @@ pub(crate) mod tests {
             }],
             groups: vec![GroupHealth { group: "control".into(), leader: None, term: 7, lag: Some(0), problem: None }],
             durability: Durability { chunk_read_failures: 1, chunk_write_failures: 2, degraded_reads: 5 },
-            workers: vec![WorkerHealth { name: "heal".into(), done: 9, failed: 0 }],
+            workers: vec![WorkerHealth { name: "garbage".into(), done: 9, failed: 0 }],
         }
     }
 
     #[test]
     fn the_json_of_health_is_what_operators_have_built_on() {
-        let golden = r#"{"version":"0.1.0","cluster":"00112233445566778899aabbccddeeff","epoch":3,"failures_tolerated":1,"node":{"id":"0011223344556677","name":"n1","zone":null,"uptime_ms":1500},"peers":[{"id":"8899aabbccddeeff","name":"n2","address":"10.0.0.2:7400","state":"suspect","answer_age_ms":3200,"round_trip_us":null,"epoch":3}],"drives":[{"id":"d1","path":"/mnt/d1","state":"healthy","capacity_bytes":1000,"free_bytes":600,"used_bytes":300,"io_errors":0,"corrupt_blocks":2,"write_us":900,"read_us":80}],"groups":[{"group":"control","leader":null,"term":7,"lag":0}],"durability":{"chunk_read_failures":1,"chunk_write_failures":2,"degraded_reads":5},"workers":[{"name":"heal","done":9,"failed":0}]}"#;
+        let golden = r#"{"version":"0.1.0","cluster":"00112233445566778899aabbccddeeff","epoch":3,"failures_tolerated":1,"node":{"id":"0011223344556677","name":"n1","zone":null,"uptime_ms":1500},"peers":[{"id":"8899aabbccddeeff","name":"n2","address":"10.0.0.2:7400","state":"suspect","answer_age_ms":3200,"round_trip_us":null,"epoch":3}],"drives":[{"id":"d1","path":"/mnt/d1","state":"healthy","capacity_bytes":1000,"free_bytes":600,"used_bytes":300,"io_errors":0,"corrupt_blocks":2,"write_us":900,"read_us":80}],"groups":[{"group":"control","leader":null,"term":7,"lag":0}],"durability":{"chunk_read_failures":1,"chunk_write_failures":2,"degraded_reads":5},"workers":[{"name":"garbage","done":9,"failed":0}]}"#;
         assert_eq!(serde_json::to_string(&example()).unwrap(), golden);
         assert_eq!(serde_json::from_str::<Health>(golden).unwrap(), example());
     }

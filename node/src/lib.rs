@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod health;
 pub mod http;
+mod keys;
 pub mod log;
 pub mod running;
 pub mod runtimes;

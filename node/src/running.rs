@@ -53,13 +53,8 @@ pub enum StartError {
     #[error("cannot start threads: {0}")]
     Threads(io::Error),
     /// The S3 address cannot be listened on.
-    #[error("cannot listen on s3.listen = {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The S3 certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -71,6 +66,30 @@ pub enum StartError {
     Assembly(#[from] AssemblyError),
 }
 
+/// An address of the configuration that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {key} = {address} ({protocol}): {cause}{}", advice(cause))]
+pub struct ListenError {
+    /// The key of the configuration.
+    pub key: &'static str,
+    /// TCP or UDP: their ports are apart.
+    pub protocol: &'static str,
+    /// The address.
+    pub address: SocketAddr,
+    /// Why not.
+    pub cause: io::Error,
+}
+
+/// What an operator can do about an address that is refused.
+fn advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => "; stop the process that has the port, or choose another",
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has the address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
+}
+
 impl RunningNode {
     /// Starts a node. It listens for clients as soon as its parts exist, and is ready when they say so.
     ///
@@ -79,7 +98,7 @@ impl RunningNode {
     pub async fn start(name: &str, config: &Config, assembly: &dyn Assembly) -> Result<Self, StartError> {
         let lock = lock_state_dir(&config.state_dir)?;
         let tls = config.s3.tls.as_ref().map(load_tls).transpose()?;
-        let listen = |source| StartError::Listen { address: config.s3.listen, source };
+        let listen = |cause| ListenError { key: "s3.listen", protocol: "TCP", address: config.s3.listen, cause };
         // Before anything else starts, so that a taken port leaves no trace.
         let listeners = bind_listeners(config.s3.listen, config.workers).map_err(listen)?;
         let address = listeners.first().map_or(Ok(config.s3.listen), |first| first.local_addr()).map_err(listen)?;
@@ -93,6 +112,7 @@ impl RunningNode {
             connections: Arc::new(Semaphore::new(config.s3.connections_max)),
             header_timeout: config.s3.header_timeout,
             stall_timeout: config.s3.stall_timeout,
+            accept_log: Arc::default(),
         };
         let mut servers = Vec::with_capacity(listeners.len());
         for ((listener, s3), worker) in listeners.into_iter().zip(s3).zip(&runtimes.workers) {
@@ -101,7 +121,7 @@ impl RunningNode {
             let server = HttpServer::start(worker.handle(), listener, front, limits, tls, metrics);
             servers.push(server.map_err(listen)?);
         }
-        tracing::info!(node = name, %address, workers = servers.len(), "listening for S3");
+        tracing::info!(node = view.health().node.name, %address, workers = servers.len(), "listening for S3");
         let deadline = config.shutdown_deadline;
         Ok(Self { address, view, stopping, servers, stages, runtimes, deadline, _lock: lock })
     }

@@ -41,6 +41,8 @@ pub(crate) fn config(dir: &Path, more: &str) -> Config {
 pub(crate) struct Faults {
     /// Every so many-th PUT of an object answers 503 SlowDown.
     pub(crate) refuse_every: AtomicU64,
+    /// DELETEs of objects answer 503 SlowDown.
+    pub(crate) refuse_deletes: AtomicBool,
     /// GETs change a byte.
     pub(crate) corrupt: AtomicBool,
     /// The node is not ready.
@@ -131,6 +133,9 @@ impl FakeS3 {
                 }
                 objects.insert(path, body);
                 reply("")
+            }
+            ("DELETE", false) if self.faults.refuse_deletes.load(Relaxed) => {
+                refuse(StatusCode::SERVICE_UNAVAILABLE, "SlowDown")
             }
             ("DELETE", false) => {
                 objects.remove(&path);

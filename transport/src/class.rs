@@ -4,9 +4,9 @@
 /// an election.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// Consensus, heartbeats, small index RPCs.
+    /// Consensus and heartbeats.
     Control,
-    /// Chunks and everything large.
+    /// Everything else: chunks, and the calls to index and control groups.
     Data,
 }
 

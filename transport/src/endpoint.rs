@@ -13,7 +13,7 @@ use quinn::{AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio::runtime::Handle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +23,7 @@ use crate::codes::{CLOSE_EVICTED, CLOSE_SHUTDOWN};
 use crate::config::{ClassLimits, TransportConfig};
 use crate::error::{ConnectError, SetupError};
 use crate::hello::{Hello, PROTOCOL_MAX, PROTOCOL_MIN};
+use crate::log_limit::LogLimit;
 use crate::metrics::{ConnectionReport, Side, TransportMetrics};
 use crate::policy::{PeerPolicy, WallClock};
 use crate::serve::serve_connection;
@@ -293,6 +294,7 @@ impl Drop for Slot {
 
 async fn accept_loop(shared: Arc<Shared>, service: Arc<dyn Service>) {
     let mut turn = 0;
+    let log_limit = LogLimit::default();
     loop {
         let incoming = tokio::select! {
             biased;
@@ -301,7 +303,12 @@ async fn accept_loop(shared: Arc<Shared>, service: Arc<dyn Service>) {
         };
         let Some(incoming) = incoming else { break };
         let Some(slot) = Slot::take(&shared) else {
-            tracing::warn!(peer_address = %incoming.remote_address(), "too many peer connections: one refused");
+            if let Some(unsaid) = log_limit.note(Instant::now()) {
+                let max = shared.config.inbound_connections_max;
+                tracing::warn!(
+                    peer_address = %incoming.remote_address(), max, unsaid, "too many peer connections: one refused"
+                );
+            }
             incoming.refuse();
             continue;
         };

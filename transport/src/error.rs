@@ -25,17 +25,16 @@ pub enum SetupError {
     #[error("transport configuration: {}", .0.join("; "))]
     Config(Vec<String>),
     /// The socket could not be made.
-    #[error("cannot open the peer port {address}")]
+    #[error("cannot open the peer port {address} (UDP): {cause}")]
     Socket {
         /// Where it should listen.
         address: SocketAddr,
         /// What the operating system says.
-        #[source]
         cause: std::io::Error,
     },
     /// The identity does not make a TLS configuration.
-    #[error("the node's certificate, key or authorities are not usable for TLS")]
-    Tls(#[source] rustls::Error),
+    #[error("the node's certificate, key or authorities are not usable for TLS: {0}")]
+    Tls(rustls::Error),
 }
 
 /// Why a connection to or from a peer did not come about, or ended. The text names the reason for an operator.

@@ -131,10 +131,13 @@ impl TransportMetrics {
             calls,
             served,
             dials: counters("drystone_peer_dials_total", "Dials of peers, by outcome.", &["outcome"])?,
-            refused: counter("drystone_peer_refused_total", "Connections refused by this node or by a peer.")?,
+            refused: counter(
+                "drystone_peer_refused_total",
+                "Connections that did not come about: refused at either end, or failed before the first call.",
+            )?,
             protocol_errors: counter(
                 "drystone_peer_protocol_errors_total",
-                "Connections closed because the peer broke the protocol.",
+                "Accepted connections closed because a request of the peer was no frame of the protocol.",
             )?,
             accepted,
             rtt,

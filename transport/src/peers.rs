@@ -231,6 +231,13 @@ impl Peers {
         self.inner.peer(to).slots[class.index()].live().is_some()
     }
 
+    /// Why the last dial of the peer failed, if no dial has succeeded since.
+    pub fn last_failure(&self, to: NodeId, class: Class) -> Option<Arc<ConnectError>> {
+        let peer = self.inner.peer(to);
+        let state = lock(&peer.slots[class.index()].dial);
+        state.failed.as_ref().map(|(_, cause)| cause.clone())
+    }
+
     /// What the peer said when it was last connected: its instance, epoch and software.
     pub fn hello(&self, to: NodeId, class: Class) -> Option<Hello> {
         self.inner.peer(to).slots[class.index()].current.load().as_ref().map(|link| link.hello.clone())
@@ -377,27 +384,41 @@ impl Inner {
     }
 
     async fn dial(&self, node: NodeId, class: Class) -> DialOutcome {
-        let mut address = None;
-        let attempt = timeout(
-            self.shared.config.connect_timeout,
-            connect(&self.shared, &*self.directory, node, class, &mut address),
-        );
+        let mut target = Target::default();
+        let limit = self.shared.config.connect_timeout;
+        let attempt = timeout(limit, connect(&self.shared, &*self.directory, node, class, &mut target));
         let outcome = tokio::select! {
             biased;
             () = self.closing.cancelled() => Err(ConnectError::LocallyClosed),
             outcome = attempt => outcome.unwrap_or(Err(ConnectError::NoAnswer)),
         };
-        match (&outcome, address) {
+        let outcome = match (outcome, target.configured, target.reached) {
+            // Nobody was asked yet but the name service.
+            (Err(ConnectError::NoAnswer), Some(address), None) => {
+                Err(ConnectError::Lookup { address, detail: format!("no answer within {} s", limit.as_secs()) })
+            }
+            (outcome, _, _) => outcome,
+        };
+        match (&outcome, target.reached) {
             (Ok(_), Some(address)) => {
                 tracing::debug!(peer = %node, %class, peer_address = %address, "connected to a peer");
             }
-            (Err(ConnectError::NoAnswer | ConnectError::LocallyClosed), _) | (_, None) => {
-                tracing::debug!(peer = %node, %class, "could not connect to a peer");
+            (Err(cause @ ConnectError::Lookup { .. }), _) => self.shared.policy.unresolved(node, cause),
+            (Err(cause @ (ConnectError::NoAnswer | ConnectError::LocallyClosed)), _) | (Err(cause), None) => {
+                tracing::debug!(peer = %node, %class, %cause, "could not connect to a peer");
             }
+            (Ok(_), None) => {}
             (Err(cause), Some(address)) => self.shared.refused(address, cause),
         }
         outcome.map(Arc::new).map_err(Arc::new)
     }
+}
+
+/// How far a dial came: what was to be dialled, and where that is.
+#[derive(Default)]
+struct Target {
+    configured: Option<String>,
+    reached: Option<SocketAddr>,
 }
 
 async fn connect(
@@ -405,11 +426,11 @@ async fn connect(
     directory: &dyn Directory,
     node: NodeId,
     class: Class,
-    reached: &mut Option<SocketAddr>,
+    target: &mut Target,
 ) -> Result<Link, ConnectError> {
-    let address = directory.address(node).ok_or(ConnectError::NoAddress)?;
-    let address = resolve(&address, shared.quinn.local_addr().is_ok_and(|local| local.is_ipv4())).await?;
-    *reached = Some(address);
+    let configured = target.configured.insert(directory.address(node).ok_or(ConnectError::NoAddress)?);
+    let address = resolve(configured, shared.quinn.local_addr().is_ok_and(|local| local.is_ipv4())).await?;
+    target.reached = Some(address);
     let verdict = Verdict::default();
     let crypto = shared.tls.dial(node, verdict.clone()).map_err(|error| ConnectError::Transport(error.to_string()))?;
     let mut config = quinn::ClientConfig::new(crypto);

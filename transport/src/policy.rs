@@ -19,7 +19,8 @@ pub enum Refusal {
     Denied(NodeId),
     /// Its state directory is not the one that peers know.
     #[error(
-        "node {node} has a new state directory (instance {found}, known is {known}): re-admit it or restore its state"
+        "node {node} has a new state directory (instance {found}, known is {known}): restore the one it had; a node that \
+         has lost it cannot come back yet (docs/durability.md, What is not there yet)"
     )]
     WrongInstance {
         /// Whose.
@@ -84,6 +85,12 @@ pub trait PeerPolicy: Send + Sync {
     ///
     /// The refusal; its text and number are sent to the peer and reported to both ends' policies.
     fn admit(&self, hello: &Hello) -> Result<(), Refusal>;
+
+    /// The address of `node` was not found, so nobody was dialled. Whether it is logged is decided here; it comes again at
+    /// each dial.
+    fn unresolved(&self, node: NodeId, why: &ConnectError) {
+        let _unused = (node, why);
+    }
 
     /// A connection with `address` was refused, by us or by the peer, or went wrong before it began. It has been counted;
     /// whether it is logged is decided here. Anybody who reaches the port can cause this.

@@ -301,3 +301,22 @@ async fn a_connection_without_hello_is_closed_in_time() {
     let reported = timeout(LONG, two.refusals.recv()).await.unwrap().unwrap();
     assert_eq!(reported, ConnectError::NoAnswer.to_string());
 }
+
+#[tokio::test]
+async fn a_host_name_that_does_not_resolve_is_reported_with_node_and_address() {
+    let (mut one, two) = pair(TransportConfig::default());
+    // RFC 6761: names under .invalid never resolve.
+    one.addresses.0.lock().unwrap().insert(two.id(), "nowhere.invalid:7400".to_owned());
+    assert!(one.peers.last_failure(two.id(), Class::Control).is_none());
+    let error = one.peers.call(two.id(), Class::Control, ECHO, Bytes::new(), LONG).await.unwrap_err();
+    let reported = timeout(LONG, one.refusals.recv()).await.unwrap().unwrap();
+    let kept = one.peers.last_failure(two.id(), Class::Control).unwrap().to_string();
+    for text in [&error.to_string(), &reported, &kept] {
+        assert!(text.contains("nowhere.invalid:7400 does not resolve ("), "{text}");
+    }
+    assert!(reported.starts_with(&two.id().to_string()), "{reported}");
+    one.knows(&two);
+    tokio::time::sleep(SECOND * 2).await;
+    one.peers.call(two.id(), Class::Control, ECHO, Bytes::new(), LONG).await.unwrap();
+    assert!(one.peers.last_failure(two.id(), Class::Control).is_none());
+}

@@ -13,11 +13,10 @@ use crate::index::{Content, ExtentRecord, GarbageExtent};
 use crate::member::{Admitted, Member, Progress};
 use crate::store::{Body, BodyDigests, BodyError, StoreError};
 
-/// Bodies up to this length lie in the index entry itself: one round of consensus instead of two syncs in sequence
-/// (DESIGN §5 PUT step 2).
+/// Bodies up to this length lie in the index entry itself: one round of consensus instead of two syncs in sequence.
 pub(crate) const INLINE_LEN_MAX: u64 = 4 << 10;
 /// An extent holds at most 8 MiB of a body.
-pub(crate) const EXTENT_LEN_MAX: u64 = 8 << 20;
+pub(crate) const EXTENT_LEN_MAX: u64 = crate::placement::EXTENT_LEN_MAX as u64;
 /// Room behind an extent for the padding that makes it divisible by k ≤ 16.
 const PADDING_LEN_MAX: usize = 16;
 

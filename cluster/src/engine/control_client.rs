@@ -1,7 +1,7 @@
 //! Reads and changes of the control state: buckets and access keys.
 //!
 //! Every node holds a replica of the control state, so what is there is answered locally; what is missing is confirmed
-//! by a linearizable read at the leader before it becomes an error (DESIGN §6).
+//! by a linearizable read at the leader before it becomes an error.
 
 use std::sync::Arc;
 

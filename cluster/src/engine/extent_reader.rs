@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use drystone_transport::LogLimit;
 use futures_util::StreamExt as _;
 use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
@@ -18,14 +19,13 @@ use super::chunk_client::ChunkClient;
 use super::piece::Piece;
 use crate::ids::{ChunkId, DriveId};
 use crate::index::ExtentRecord;
-use crate::log_limit::LogLimit;
 use crate::member::Member;
 use crate::peer::Fault;
 use crate::placement::{DriveCondition, Health};
 use crate::store::{StoreError, Unavailable};
 
 /// A chunk read that takes longer is hedged by rebuilding from the others. Ten times what a busy drive of this kind
-/// takes for 1 MiB (MEASURED §2), so that a loaded but healthy cluster does not double its own work.
+/// takes for 1 MiB, so that a loaded but healthy cluster does not double its own work.
 const HEDGE_DELAY: Duration = Duration::from_millis(400);
 
 /// Reads extents from one worker.
@@ -194,7 +194,7 @@ impl ExtentReader {
     fn note(&self, extent: &ExtentRecord, slot: u8, fault: Fault, failures: &mut Failures) {
         let drive = extent.drives[usize::from(slot)];
         if let Some(unsaid) = self.log_limit.note(Instant::now()) {
-            tracing::warn!(%drive, extent = %extent.id, slot, %fault, unsaid, "a chunk could not be read; others serve");
+            tracing::warn!(%drive, extent = %extent.id, slot, %fault, unsaid, "a chunk could not be read");
         }
         self.member.metrics().chunk_read_failures.inc();
         match fault {

@@ -1,14 +1,16 @@
 //! Writes one extent: place, encode, seal, send all chunks in parallel, replace what fails.
 //!
 //! The extent's buffer is kept until every chunk is safe, so a chunk can be sent again to another drive, or the
-//! whole extent placed anew with a smaller scheme when too few domains are left (DESIGN §5 PUT step 3, §7).
+//! whole extent placed anew with a smaller scheme when too few domains are left.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use drystone_erasure::{AlignedBuf, AppendClass, ChunkHeader, Owner, SealedChunk};
+use drystone_transport::LogLimit;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
 
 use super::chunk_client::ChunkClient;
 use crate::ids::{ChunkId, DriveId, ExtentId};
@@ -24,6 +26,7 @@ use crate::topology::Topology;
 pub(crate) struct ExtentWriter {
     member: Arc<Member>,
     chunks: ChunkClient,
+    log_limit: Arc<LogLimit>,
 }
 
 /// An extent that is safe.
@@ -121,7 +124,7 @@ impl Excluded {
 
 impl ExtentWriter {
     pub(crate) fn new(member: Arc<Member>, chunks: ChunkClient) -> Self {
-        Self { member, chunks }
+        Self { member, chunks, log_limit: Arc::default() }
     }
 
     /// Stores the first `len` bytes of `buffer`, which is padded with zeros, as an extent of `owner`. When it returns,
@@ -220,7 +223,11 @@ impl ExtentWriter {
         let mut complete = true;
         while let Some(sent) = sending.next().await {
             let Err(fault) = sent.outcome else { continue };
-            tracing::warn!(drive = %sent.drive, %extent, slot = sent.slot, %fault, "a chunk could not be stored");
+            if let Some(unsaid) = self.log_limit.note(Instant::now()) {
+                tracing::warn!(
+                    drive = %sent.drive, %extent, slot = sent.slot, %fault, unsaid, "a chunk could not be stored"
+                );
+            }
             self.member.metrics().chunk_write_failures.inc();
             attempts.excluded.note(&self.member.topology(), sent.drive, &fault);
             match self.replace(extent, len, &mut placement, sent.slot, &attempts.excluded.drives) {

@@ -1,6 +1,6 @@
 //! Finds the leader of a group and asks it, until it answers or the deadline is over.
 //!
-//! A command keeps its id through all retries, so it is applied once whichever leader it reaches (DESIGN §6). A read
+//! A command keeps its id through all retries, so it is applied once whichever leader it reaches. A read
 //! is repeated freely. Below quorum the caller gets a typed refusal within the deadline, never a guess.
 
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ use crate::store::{StoreError, Unavailable};
 use crate::topology::Role;
 
 /// How long a request looks for a leader that answers. Longer than an election (3 s at most) and its detection, so that
-/// the loss of one node is a pause, not an error; short enough that clients below quorum hear 503 soon (FAULTS I10).
+/// the loss of one node is a pause, not an error; short enough that clients below quorum hear 503 soon.
 pub(crate) const DECISION_DEADLINE: Duration = Duration::from_secs(8);
 /// How long one attempt may take before another replica is asked. Asking again is safe: reads change nothing, and a
 /// command is recognised by its id. Shorter than the transport takes to notice a dead peer (5 s), longer than a loaded

@@ -1,5 +1,5 @@
-//! Listings: each node that leads shards is asked once for the next lines of all of them, and the answers are merged
-//! (DESIGN §5 LIST). Cost follows the page, never the bucket.
+//! Listings: each node that leads shards is asked once for the next lines of all of them, and the answers are merged.
+//! Cost follows the page, never the bucket.
 
 use std::collections::BTreeMap;
 

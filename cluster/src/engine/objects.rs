@@ -13,7 +13,7 @@ use crate::store::{Body, BucketName, Condition, Deleted, Key, PART_LEN_MIN, PutO
 const BODY_LEN_MAX: u64 = 5 << 30;
 
 impl Engine {
-    /// DESIGN §5 PUT: take the body in, then commit one entry; the shard decides the condition.
+    /// PUT: take the body in, then commit one entry; the shard decides the condition.
     pub(super) async fn put_object<B: Body>(&self, put: PutObject, body: B) -> Result<Stored, StoreError> {
         check_body_len(body.len())?;
         let bucket = self.bucket_for_body(&put.bucket, body.len()).await?;

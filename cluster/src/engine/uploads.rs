@@ -1,4 +1,4 @@
-//! Multipart uploads: parts are bodies like any other; completion moves no byte (DESIGN §5).
+//! Multipart uploads: parts are bodies like any other; completion moves no byte.
 
 use super::Engine;
 use super::body_writer::take_body;

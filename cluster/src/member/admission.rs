@@ -1,4 +1,4 @@
-//! Memory for bodies: bounded per node, whatever the number and size of requests (DESIGN §14).
+//! Memory for bodies: bounded per node, whatever the number and size of requests.
 //!
 //! Three kinds of holders share it so that none starves another. Bodies on their way in queue in order for what they
 //! are about to fill. Small ones have a reserve besides, for which no large body queues. Reading ahead of a client

@@ -10,7 +10,7 @@ pub struct MemberConfig {
     pub state_dir: PathBuf,
     /// One directory per drive, usually mount points.
     pub drives: Vec<PathBuf>,
-    /// Bytes of bodies held in memory at once, over all requests of this node. Default 192 MiB. A body waits for its
+    /// Bytes of bodies held in memory at once, over all requests of this node. Default 256 MiB. A body waits for its
     /// turn; what does not get one within `admission_wait` is refused with `SlowDown`.
     pub inflight_bytes_max: u64,
     /// How long a body waits for memory. Default 5 s.
@@ -35,7 +35,7 @@ impl MemberConfig {
         Self {
             state_dir,
             drives,
-            inflight_bytes_max: 192 << 20,
+            inflight_bytes_max: 256 << 20,
             admission_wait: Duration::from_secs(5),
             garbage_delay: Duration::from_secs(60),
             reserve_percent: 5,

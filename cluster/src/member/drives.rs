@@ -53,7 +53,8 @@ pub enum DrivesError {
         /// The drive.
         found: DriveId,
     },
-    /// A directory holds a drive of another cluster or node, or its identity cannot be read.
+    /// A directory holds a drive of another cluster, another node or a newer release, or a new drive cannot be formatted. A
+    /// drive whose identity cannot be read is lost instead.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The state directory cannot be written.
@@ -86,9 +87,7 @@ pub(super) fn open_drives(opening: &Opening<'_>, record: &mut MemberRecord) -> R
         let blank = matches!(found, Found::Blank);
         let lost = match found {
             Found::Unreadable(reason) => Some(reason),
-            Found::Blank if record.formatted.contains(&drive) => {
-                Some(format!("{} is blank, but drive {drive} was formatted: replace the drive", path.display()))
-            }
+            Found::Blank if record.formatted.contains(&drive) => Some(not_mounted(&path, drive)),
             Found::Blank | Found::Drive => None,
         };
         if let Some(reason) = lost {
@@ -134,6 +133,15 @@ fn open_drive(
         ..DriveConfig::new(path, identity, buffers.clone(), seed)
     };
     Drive::open(drive_config, Arc::clone(&seams.files), (seams.chunk_index)(path), seams.executor.of_drives(), metrics)
+}
+
+/// What to tell of a blank directory that held a drive. Most likely its file system is not mounted.
+fn not_mounted(path: &Path, drive: DriveId) -> String {
+    let path = path.display();
+    format!(
+        "{path} is blank, but drive {drive} was formatted: mount its file system there and restart the node (a drive that is \
+         really gone cannot be replaced yet)"
+    )
 }
 
 /// What a directory turned out to be.
@@ -201,5 +209,17 @@ fn check_owner(path: &Path, found: &DriveIdentity, cluster: ClusterId, node: Nod
 fn keep_topology_copy(seams: &Seams, path: &Path, topology: &Topology) {
     if let Err(error) = seams.files.write_small(&path.join("topology"), &encode_snapshot(topology)) {
         tracing::warn!(path = %path.display(), %error, "the drive's copy of the topology could not be written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blank_directory_is_first_of_all_one_that_is_not_mounted() {
+        let text = not_mounted(Path::new("/mnt/disk1"), DriveId::from_bytes([7; 8]));
+        assert!(text.starts_with("/mnt/disk1 is blank, but drive 0707070707070707 was formatted: mount"), "{text}");
+        assert!(text.contains("restart the node") && !text.contains("replace the drive"), "{text}");
     }
 }

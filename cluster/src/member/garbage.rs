@@ -1,4 +1,4 @@
-//! Deletes the chunks that no entry refers to any more (DESIGN §11).
+//! Deletes the chunks that no entry refers to any more.
 //!
 //! Each shard keeps a queue of garbage that its commands fill; the shard's leader works it off here: delete the chunks
 //! on their drives, then clear the record by a command. Every step is idempotent, so a crash or a second leader only
@@ -52,7 +52,8 @@ type Due = (u64, GarbageRecord);
 /// A chunk on a drive.
 type Held = (DriveId, ChunkId);
 
-/// How writes that were given up reach the garbage worker. Bounded: what does not fit is left to the orphan search.
+/// How writes that were given up reach the garbage worker. Bounded: the space of what does not fit stays used, because
+/// nothing searches for chunks without an entry.
 pub(super) fn abandoned_queue() -> (mpsc::Sender<GarbageExtent>, mpsc::Receiver<GarbageExtent>) {
     mpsc::channel(ABANDONED_QUEUE_MAX)
 }
@@ -72,9 +73,7 @@ impl GarbageWorker {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         self.work(&stop).await;
         if timeout(LAST_DEADLINE, self.queue_abandoned()).await.is_err() {
-            tracing::info!(
-                "extents of failed writes were not queued before the stop; the orphan search will find them"
-            );
+            tracing::info!("extents of failed writes were not queued before the stop; their space stays used");
         }
     }
 

@@ -1,5 +1,5 @@
-//! Every second this node tells every peer that it lives, with its drives, and hears the same (DESIGN §10). What comes
-//! back feeds the failure detector and, through it, where new chunks may go.
+//! Every second this node tells every peer that it lives, with its drives, and hears the same. What comes back
+//!  feeds the failure detector and, through it, where new chunks may go.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Member;
+use super::drive_watch::DriveWatch;
 use super::groups::group_of_shard;
 use crate::codec::{decode, encode};
 use crate::consensus::{Group, GroupId, ReplicaRole};
@@ -29,6 +30,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_millis(900);
 
 /// Probes all peers until `stop`.
 pub(crate) async fn probe_peers(member: Arc<Member>, peers: Peers, stop: CancellationToken) {
+    let mut drives = DriveWatch::default();
     loop {
         let round = join_all(member.peer_nodes().into_iter().map(|node| probe(&member, &peers, node)));
         tokio::select! {
@@ -37,6 +39,7 @@ pub(crate) async fn probe_peers(member: Arc<Member>, peers: Peers, stop: Cancell
             _ = round => {}
         }
         member.refresh_health();
+        drives.look(&member);
         tokio::select! {
             biased;
             () = stop.cancelled() => return,

@@ -58,7 +58,7 @@ impl ClusterMetrics {
             )?,
             abandoned_extents_dropped: counter(
                 "abandoned_extents_dropped_total",
-                "Of these, left to the orphan search because too many waited for the garbage worker",
+                "Of these, not noted because too many waited for the garbage worker; their space stays used",
             )?,
             garbage_extents_deleted: counter(
                 "garbage_extents_deleted_total",

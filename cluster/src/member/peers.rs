@@ -3,22 +3,26 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
-use drystone_transport::{ConnectError, Directory, Hello, PeerPolicy, Refusal};
+use drystone_transport::{ConnectError, Directory, Hello, LogLimit, PeerPolicy, Refusal};
 use tokio::time::Instant;
 
 use super::Member;
 use crate::ids::NodeId;
-use crate::log_limit::LogLimit;
 
 /// Asks the member, which is made after the endpoint that asks.
 pub(super) struct Admission {
     member: Arc<OnceLock<Weak<Member>>>,
-    log_limit: LogLimit,
+    refusals: LogLimit,
+    /// A name that does not resolve fails at each dial, about once a second, and says the same each time.
+    unresolved: LogLimit,
 }
+
+/// Lines a minute for names that do not resolve.
+const UNRESOLVED_LINES_MAX: u32 = 2;
 
 impl Admission {
     pub(super) fn new(member: Arc<OnceLock<Weak<Member>>>) -> Self {
-        Self { member, log_limit: LogLimit::default() }
+        Self { member, refusals: LogLimit::default(), unresolved: LogLimit::of(UNRESOLVED_LINES_MAX) }
     }
 
     fn member(&self) -> Option<Arc<Member>> {
@@ -39,8 +43,14 @@ impl PeerPolicy for Admission {
     }
 
     fn refused(&self, address: SocketAddr, why: &ConnectError) {
-        if let Some(unsaid) = self.log_limit.note(Instant::now()) {
+        if let Some(unsaid) = self.refusals.note(Instant::now()) {
             tracing::warn!(%address, %why, unsaid, "no connection with a peer");
+        }
+    }
+
+    fn unresolved(&self, peer: NodeId, why: &ConnectError) {
+        if let Some(unsaid) = self.unresolved.note(Instant::now()) {
+            tracing::warn!(%peer, %why, unsaid, "no connection with a peer");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whether this node can really serve reads and writes now (DESIGN §1.5), asked anew every second.
+//! Whether this node can really serve reads and writes now, asked anew every second, and more often while it cannot.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub enum NotReady {
     #[error("writes are refused: {0}")]
     NoPlacement(String),
     /// Nobody could sign a request.
-    #[error("there is no access key: make one with `drystone key create`")]
+    #[error("no access key is known here yet: the founding key is installed once the control group has a quorum")]
     NoAccessKey,
 }
 

@@ -104,8 +104,8 @@ impl Starter<'_> {
     }
 
     fn open_on_drive(&self, drive: DriveId) -> Result<(PathBuf, Store), String> {
-        if let Some(reason) = self.member.lost_drives.get(&drive) {
-            return Err(reason.clone());
+        if self.member.lost_drives.contains_key(&drive) {
+            return Err(format!("drive {drive} is lost"));
         }
         let path = self.member.drive_paths.get(&drive).ok_or_else(|| format!("drive {drive} has no directory"))?;
         let dir = path.join("index");

@@ -61,7 +61,7 @@ pub struct PeerHealth {
     pub state: PeerState,
     /// Time since its last answer, if it ever answered.
     pub last_answer_age: Option<Duration>,
-    /// The smoothed round trip of its heartbeats.
+    /// The smoothed round trip of its heartbeats, kept while it does not answer.
     pub round_trip: Option<Duration>,
     /// The topology epoch it reported last.
     pub epoch: Option<u64>,
@@ -171,9 +171,11 @@ impl Member {
             corrupt_blocks: status.corrupt_reads,
             append_latency: status.append_latency,
             read_latency: status.read_latency,
-            problem: problem.or_else(|| failure(&status)),
+            problem: problem.or_else(|| status.problem()),
         };
-        open.chain(lost).map(health).collect()
+        let mut drives: Vec<DriveHealth> = open.chain(lost).map(health).collect();
+        drives.sort_by_key(|health| health.drive);
+        drives
     }
 
     fn group_healths(&self) -> Vec<GroupHealth> {
@@ -207,11 +209,5 @@ const LOST: DriveStatus = DriveStatus {
     corrupt_reads: 0,
     append_latency: Duration::ZERO,
     read_latency: Duration::ZERO,
+    failed_errno: None,
 };
-
-fn failure(status: &DriveStatus) -> Option<String> {
-    match status.state {
-        DriveState::Failed { reason } => Some(reason.to_string()),
-        _ => None,
-    }
-}

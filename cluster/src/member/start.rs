@@ -5,7 +5,7 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use drystone_certs::Identity;
@@ -20,10 +20,12 @@ use rand::RngCore as _;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::BodyMemory;
+use super::certificate::watch_certificate;
 use super::drives::{DrivesError, OpenedDrives, Opening, open_drives};
 use super::garbage::{GarbageWorker, abandoned_queue};
 use super::heartbeat::probe_peers;
@@ -40,17 +42,17 @@ use crate::beat::Beat;
 use crate::consensus::ReplicaRole;
 use crate::detector::{Detector, DetectorConfig};
 use crate::engine::{ChunkClient, ClusterStore, GroupClient, finish_interrupted_deletions};
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, NodeId};
 use crate::placement::Health;
 
 /// Memory of returned body buffers that is kept for the next body.
 const BUFFER_POOL_BYTES: usize = 64 << 20;
 /// How long a stopping leader waits for another replica to take over one group.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(3);
-/// From so long before the end of its certificate a node warns when it starts.
-const CERTIFICATE_WARNING: Duration = Duration::from_secs(60 * 86_400);
 /// How often a node that starts for the first time asks the founding peers again.
 const FIRST_START_RETRY: Duration = Duration::from_millis(250);
+/// How often it says for whom it still waits.
+const FIRST_START_NOTICE: Duration = Duration::from_secs(10);
 
 /// A member that cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +121,7 @@ pub struct Start {
 }
 
 /// Starts this node as a member of its cluster. Returns when its replicas run; whether it is ready is another question,
-/// which [`Member::ready`] answers. On its first start it waits here for a majority of the founding nodes.
+/// which [`Member::ready`] answers. On its first start it waits here for a majority of the other founding nodes.
 ///
 /// # Errors
 /// [`StartError`]; nothing keeps running.
@@ -145,6 +147,7 @@ pub async fn start(start: Start, seams: Seams) -> Result<Running, StartError> {
     let peers = Peers::new(&endpoint, Arc::new(Addresses(Arc::clone(&member))), std_rng(&seams));
     let tasks = TaskTracker::new();
     tasks.spawn(probe_peers(Arc::clone(&member), peers.clone(), stop.clone()));
+    tasks.spawn(watch_certificate(Arc::clone(&member), stop.clone()));
 
     let running = Running {
         member,
@@ -197,7 +200,6 @@ fn open_member(
     let instance = own_instance(&state_dir, &mut record, seams)?;
     let metrics = ClusterMetrics::new(registry)?;
     metrics.epoch.set(i64::try_from(topology.epoch).unwrap_or(i64::MAX));
-    watch_certificate(identity, seams, &metrics);
     let buffers = BufferPool::new(BUFFER_POOL_BYTES);
     let opening = Opening {
         config: &config,
@@ -215,15 +217,9 @@ fn open_member(
     Ok(Opened { member: Arc::new(new_member(new)), instance, abandoned: abandoned_receiver })
 }
 
-/// Tells in time that the certificate ends: no renewal exists yet, and peers refuse an expired one.
-fn watch_certificate(identity: &Identity, seams: &Seams, metrics: &ClusterMetrics) {
-    let now = Duration::from_millis(seams.clock.now_ms());
-    let end = identity.valid_until().ok().and_then(|end| end.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-    metrics.certificate_expiry.set(i64::try_from(end.as_secs()).unwrap_or(i64::MAX));
-    if end.saturating_sub(now) < CERTIFICATE_WARNING {
-        let days_left = end.saturating_sub(now).as_secs() / 86_400;
-        tracing::warn!(days_left, "this node's certificate ends soon: peers will refuse it from then on");
-    }
+/// How many of the `others` must have remembered a node before it may vote: more than half of them.
+fn others_needed(others: usize) -> usize {
+    if others == 0 { 0 } else { others / 2 + 1 }
 }
 
 fn own_instance(state_dir: &StateDir, record: &mut MemberRecord, seams: &Seams) -> Result<InstanceId, StateDirError> {
@@ -309,16 +305,21 @@ impl Running {
 
     /// On the first start: replicas may vote only once a majority of the *other* founding nodes has
     /// remembered this life of the node. Any two such sets of peers share one, so a node whose state was wiped
-    /// meets a peer that remembers its earlier life and is refused: it never votes a second time. The price is that a
-    /// three-node cluster needs all three nodes for its very first start.
+    /// meets a peer that remembers its earlier life and is refused: it never votes a second time. The price is that the
+    /// very first start needs more nodes than going on does: all of three, four of five.
     async fn meet_founding_majority(&self) -> Result<(), StartError> {
-        let nodes = self.member.peer_nodes();
-        let needed = if nodes.is_empty() { 0 } else { nodes.len() / 2 + 1 };
-        tracing::info!(needed, of = nodes.len(), "first start: waiting for a majority of the founding nodes");
+        let others = self.member.peer_nodes();
+        let needed = others_needed(others.len());
+        let mut said = None;
         loop {
-            let admitted = nodes.iter().filter(|node| self.peers.is_connected(**node, Class::Control)).count();
-            if admitted >= needed {
+            let met = |node: &&NodeId| self.peers.is_connected(**node, Class::Control);
+            let missing: Vec<NodeId> = others.iter().filter(|node| !met(node)).copied().collect();
+            if others.len() - missing.len() >= needed {
                 return Ok(());
+            }
+            if said.is_none_or(|at: Instant| at.elapsed() >= FIRST_START_NOTICE) {
+                said = Some(Instant::now());
+                self.say_missing(&missing, needed, others.len());
             }
             tokio::select! {
                 biased;
@@ -326,6 +327,20 @@ impl Running {
                 () = tokio::time::sleep(FIRST_START_RETRY) => {}
             }
         }
+    }
+
+    /// For whom the first start waits, with the last reason where one is known.
+    fn say_missing(&self, missing: &[NodeId], needed: usize, others: usize) {
+        let topology = self.member.topology();
+        let described = missing.iter().map(|node| {
+            let name = topology.nodes.get(node).map_or("?", |record| &record.name);
+            match self.peers.last_failure(*node, Class::Control) {
+                Some(cause) => format!("{name} ({cause})"),
+                None => name.to_owned(),
+            }
+        });
+        let missing = described.collect::<Vec<_>>().join(", ");
+        tracing::info!(needed, others, missing, "first start: waiting for a majority of the other founding nodes");
     }
 
     fn start_workers(&self, abandoned: mpsc::Receiver<crate::index::GarbageExtent>) {
@@ -469,5 +484,18 @@ impl Member {
             *record = next;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_majorities_of_the_others_always_share_a_node() {
+        assert_eq!([0, 1, 2, 3, 4, 6, 8].map(others_needed), [0, 1, 2, 2, 3, 4, 5]);
+        for others in 1..200 {
+            assert!(2 * others_needed(others) > others && others_needed(others) <= others, "{others}");
+        }
     }
 }

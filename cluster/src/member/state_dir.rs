@@ -47,7 +47,11 @@ pub enum StateDirError {
         cause: SnapshotError,
     },
     /// The member file is damaged.
-    #[error("{path} is damaged: without it this node cannot prove that it is the one that voted; replace the node")]
+    #[error(
+        "{path} is damaged: without it this node cannot prove that it is the one that voted. Put a copy of this file back \
+         in its place; without one the node must stay off, for nothing replaces a node yet (docs/durability.md, What is not \
+         there yet)"
+    )]
     BadMember {
         /// Which file.
         path: PathBuf,

@@ -79,11 +79,6 @@ impl Fault {
     pub fn malformed(cause: impl ToString) -> Self {
         Self::Malformed { reason: cause.to_string() }
     }
-
-    /// Whether the peer certainly did nothing.
-    pub fn nothing_done(&self) -> bool {
-        !matches!(self, Self::UnknownOutcome | Self::Unreachable { may_have_acted: true, .. })
-    }
 }
 
 impl From<RpcError> for Fault {

@@ -12,7 +12,7 @@ use super::{BucketName, StoreError, VersionId};
 pub struct Key(String);
 
 /// The longest key in bytes (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>).
-pub const KEY_LEN_MAX: usize = 1024;
+pub use drystone_erasure::chunk::KEY_LEN_MAX;
 
 /// A text that cannot be a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

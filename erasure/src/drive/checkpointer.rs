@@ -54,7 +54,7 @@ impl CheckpointWriter {
         };
         checkpoint
             .store(&*self.files, &self.dir)
-            .map_err(|error| self.shared.vitals.fail(FailReason::Checkpoint(error.kind())))
+            .map_err(|error| self.shared.vitals.fail_io(FailReason::Checkpoint, &error))
     }
 }
 

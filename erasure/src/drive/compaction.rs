@@ -252,7 +252,7 @@ impl Engine {
         let sequence = segment.sequence;
         let (live, free) = (Name::Live(sequence).path(&self.dir), Name::Free(sequence).path(&self.dir));
         let renamed = self.files.rename(&live, &free).and_then(|()| self.files.sync_dir(&self.dir));
-        renamed.map_err(|error| self.shared.vitals.fail(FailReason::Names(error.kind())))?;
+        renamed.map_err(|error| self.shared.vitals.fail_io(FailReason::Names, &error))?;
         self.shared.segments.remove(sequence);
         self.punches.retain(|dead| dead.segment != sequence);
         self.shared.metrics.segments_freed.inc();
@@ -261,6 +261,6 @@ impl Engine {
             return Ok(());
         }
         let removed = self.files.remove(&free);
-        removed.map_err(|error| self.shared.vitals.fail(FailReason::Names(error.kind())))
+        removed.map_err(|error| self.shared.vitals.fail_io(FailReason::Names, &error))
     }
 }

@@ -271,7 +271,7 @@ impl Engine {
     /// fails the drive.
     fn undo_frame(&mut self, base: u32, len: u32, error: &std::io::Error) -> DriveError {
         if !is_out_of_space(error) {
-            return self.shared.vitals.fail(FailReason::Write(error.kind()));
+            return self.shared.vitals.fail_io(FailReason::Write, error);
         }
         self.stage[..frame::FRAME_ALIGN as usize].fill(0);
         let file = &self.active.segment.file;
@@ -279,7 +279,7 @@ impl Engine {
             Ok(()) => {}
             // Not even the frame's first block has room: then nothing of its header was written either.
             Err(error) if is_out_of_space(&error) => {}
-            Err(error) => return self.shared.vitals.fail(FailReason::Write(error.kind())),
+            Err(error) => return self.shared.vitals.fail_io(FailReason::Write, &error),
         }
         match self.sync_active() {
             Ok(()) => self.shared.vitals.refuse(u64::from(len)),
@@ -289,7 +289,7 @@ impl Engine {
 
     fn sync_active(&self) -> Result<(), DriveError> {
         self.shared.metrics.syncs.inc();
-        self.active.segment.file.sync_data().map_err(|error| self.shared.vitals.fail(FailReason::Sync(error.kind())))
+        self.active.segment.file.sync_data().map_err(|error| self.shared.vitals.fail_io(FailReason::Sync, &error))
     }
 
     fn apply(&mut self, plan: &Plan, records: &[Record]) {
@@ -369,7 +369,7 @@ impl Engine {
             Err(error) if is_out_of_space(&error) => {
                 return Err(self.shared.vitals.refuse(u64::from(len)));
             }
-            Err(error) => return Err(self.shared.vitals.fail(FailReason::Write(error.kind()))),
+            Err(error) => return Err(self.shared.vitals.fail_io(FailReason::Write, &error)),
         }
         self.active.allocated_end = u32::try_from(wanted).unwrap_or(u32::MAX);
         let allocated = file.allocated().unwrap_or(wanted);
@@ -388,7 +388,7 @@ impl Engine {
                 Ok(())
             }
             Err(error) if is_out_of_space(&error) => Err(self.shared.vitals.refuse(u64::from(len))),
-            Err(error) => Err(self.shared.vitals.fail(FailReason::Names(error.kind()))),
+            Err(error) => Err(self.shared.vitals.fail_io(FailReason::Names, &error)),
         }
     }
 

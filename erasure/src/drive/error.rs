@@ -82,20 +82,33 @@ pub enum DriveError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FailReason {
     /// A write of segment bytes.
-    #[error("a write failed ({0})")]
+    #[error("{} ({})", self.operation(), .0)]
     Write(std::io::ErrorKind),
     /// An `fdatasync`.
-    #[error("a sync failed ({0})")]
+    #[error("{} ({})", self.operation(), .0)]
     Sync(std::io::ErrorKind),
     /// A change of names: creating, renaming or removing a segment, or syncing the directory.
-    #[error("a change of the segment directory failed ({0})")]
+    #[error("{} ({})", self.operation(), .0)]
     Names(std::io::ErrorKind),
     /// Replacing the checkpoint file.
-    #[error("the checkpoint could not be written ({0})")]
+    #[error("{} ({})", self.operation(), .0)]
     Checkpoint(std::io::ErrorKind),
     /// The index could be neither used nor rebuilt.
-    #[error("the chunk index could not be rebuilt")]
+    #[error("{}", self.operation())]
     Index,
+}
+
+impl FailReason {
+    /// What failed, without how.
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Self::Write(_) => "a write failed",
+            Self::Sync(_) => "a sync failed",
+            Self::Names(_) => "a change of the segment directory failed",
+            Self::Checkpoint(_) => "the checkpoint could not be written",
+            Self::Index => "the chunk index could not be rebuilt",
+        }
+    }
 }
 
 /// Why a directory cannot be opened as the drive it should be.

@@ -92,9 +92,17 @@ pub(super) fn format(
     let segments = dir.join("segments");
     files.create_dir(&segments).map_err(|error| io_error(dir, error))?;
     files.sync_dir(dir).map_err(|error| io_error(dir, error))?;
-    let parent = dir.parent().unwrap_or(dir);
-    files.sync_dir(parent).map_err(|error| io_error(dir, error))?;
+    files.sync_dir(parent_of(dir)).map_err(|error| io_error(dir, error))?;
     files.write_small(&path(dir), &encode(&Stored { identity, secret })).map_err(|error| io_error(dir, error))
+}
+
+/// Where the directory's own name stands: the working directory for a relative path of one part.
+fn parent_of(dir: &Path) -> &Path {
+    match dir.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => dir,
+    }
 }
 
 pub(super) fn load(files: &dyn Files, dir: &Path) -> Result<Stored, OpenError> {
@@ -128,6 +136,13 @@ mod tests {
         Stored {
             identity: DriveIdentity { cluster: [1; 16], node: [2; 8], drive: DriveId::from_bytes([3; 8]) },
             secret: [4; 16],
+        }
+    }
+
+    #[test]
+    fn a_relative_directory_of_one_part_stands_in_the_working_directory() {
+        for (dir, parent) in [("d1", "."), ("a/d1", "a"), ("/mnt/d1", "/mnt"), ("/", "/")] {
+            assert_eq!(parent_of(Path::new(dir)), Path::new(parent), "{dir}");
         }
     }
 

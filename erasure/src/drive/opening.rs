@@ -66,7 +66,7 @@ pub(super) fn open(
         drive: config.identity.drive,
         catalogue: Catalogue::new(index, disk.segments.clone()),
         segments: disk.segments.clone(),
-        vitals: Vitals::new(config.identity.drive, config.slow_after, metrics.clone()),
+        vitals: Vitals::new(config.identity.drive, &config.dir, config.slow_after, metrics.clone()),
         metrics,
         pool: config.pool.clone(),
     });
@@ -371,8 +371,7 @@ impl Engine {
             && let Some(writer) = self.checkpointer.stop()
         {
             let spawned = Checkpointer::spawn(writer);
-            self.checkpointer =
-                spawned.map_err(|error| self.shared.vitals.fail(FailReason::Checkpoint(error.kind())))?;
+            self.checkpointer = spawned.map_err(|error| self.shared.vitals.fail_io(FailReason::Checkpoint, &error))?;
         }
         self.publish_room();
         Ok(())

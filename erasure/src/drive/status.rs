@@ -1,5 +1,7 @@
 //! How a drive is doing, readable at any time without a lock or a system call.
 
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -54,15 +56,36 @@ pub struct DriveStatus {
     pub append_latency: Duration,
     /// Usual time of a read: moving average.
     pub read_latency: Duration,
+    /// The operating system's number of the error that failed the drive, if it has failed and there was one.
+    pub failed_errno: Option<i32>,
+}
+
+impl DriveStatus {
+    /// Why the drive takes no changes, in words for an operator; `None` while it does.
+    pub fn problem(&self) -> Option<String> {
+        let DriveState::Failed { reason } = self.state else { return None };
+        Some(match self.failed_errno {
+            Some(errno) => format!("{}: {}", reason.operation(), io::Error::from_raw_os_error(errno)),
+            None => reason.to_string(),
+        })
+    }
+}
+
+/// What failed a drive, kept for as long as it is open.
+#[derive(Clone, Copy)]
+struct Failure {
+    reason: FailReason,
+    errno: Option<i32>,
 }
 
 /// The live numbers behind [`DriveStatus`].
 pub(super) struct Vitals {
     drive: DriveId,
+    dir: PathBuf,
     slow_after: Duration,
     born: Instant,
     metrics: DriveMetrics,
-    failed: Mutex<Option<FailReason>>,
+    failed: Mutex<Option<Failure>>,
     has_failed: AtomicU64,
     pub(super) capacity_bytes: AtomicU64,
     pub(super) free_bytes: AtomicU64,
@@ -93,10 +116,11 @@ fn average(cell: &AtomicU64, sample: Duration) {
 }
 
 impl Vitals {
-    pub(super) fn new(drive: DriveId, slow_after: Duration, metrics: DriveMetrics) -> Self {
+    pub(super) fn new(drive: DriveId, dir: &Path, slow_after: Duration, metrics: DriveMetrics) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
             drive,
+            dir: dir.to_owned(),
             slow_after,
             born: Instant::now(),
             metrics,
@@ -118,18 +142,45 @@ impl Vitals {
 
     /// Fails the drive for good. The first reason stays.
     pub(super) fn fail(&self, reason: FailReason) -> DriveError {
+        self.fail_for(reason, None)
+    }
+
+    /// The same where the operating system said why.
+    pub(super) fn fail_io(&self, reason: fn(io::ErrorKind) -> FailReason, error: &io::Error) -> DriveError {
+        self.fail_for(reason(error.kind()), Some(error))
+    }
+
+    fn fail_for(&self, reason: FailReason, error: Option<&io::Error>) -> DriveError {
         self.write_errors.fetch_add(1, Ordering::Relaxed);
         self.metrics.write_errors.inc();
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = *failed.get_or_insert(reason);
+        let is_first = failed.is_none();
+        let first = *failed.get_or_insert(Failure { reason, errno: error.and_then(io::Error::raw_os_error) });
         self.has_failed.store(1, Ordering::Release);
-        DriveError::Failed { drive: self.drive, reason: first }
+        drop(failed);
+        if is_first {
+            self.say_failed(reason, error);
+        }
+        DriveError::Failed { drive: self.drive, reason: first.reason }
+    }
+
+    /// Once in the life of an open drive, so it needs no limit.
+    fn say_failed(&self, reason: FailReason, error: Option<&io::Error>) {
+        let cause = error.map_or_else(|| reason.to_string(), io::Error::to_string);
+        tracing::error!(
+            drive = %self.drive, path = %self.dir.display(), operation = reason.operation(), %cause,
+            "a drive has failed and takes no more changes: replace or check the drive, then restart the node"
+        );
     }
 
     pub(super) fn failure(&self) -> Option<FailReason> {
         if self.has_failed.load(Ordering::Acquire) == 0 {
             return None;
         }
+        self.first_failure().map(|failure| failure.reason)
+    }
+
+    fn first_failure(&self) -> Option<Failure> {
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -202,6 +253,7 @@ impl Vitals {
             corrupt_reads: load(&self.corrupt_reads),
             append_latency: Duration::from_micros(load(&self.append_us)),
             read_latency: Duration::from_micros(load(&self.read_us)),
+            failed_errno: self.failure().and_then(|_| self.first_failure()?.errno),
         }
     }
 

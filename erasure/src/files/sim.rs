@@ -232,16 +232,6 @@ impl SimFiles {
         lock(&self.state).names.keys().filter(|path| path.starts_with(dir)).cloned().collect()
     }
 
-    /// Loses everything under `dir`, as when a drive is replaced by an empty one.
-    pub fn wipe(&self, dir: &Path) {
-        let mut state = lock(&self.state);
-        state.names.retain(|path, _| !path.starts_with(dir));
-        state.synced_names.retain(|path, _| !path.starts_with(dir));
-        state.small.retain(|path, _| !path.starts_with(dir));
-        state.dirs.retain(|path| !path.starts_with(dir));
-        state.unsynced_names.clear();
-    }
-
     fn damage(&self, path: &Path, range: std::ops::Range<u64>, change: impl Fn(u8) -> u8) {
         let mut state = lock(&self.state);
         let Some(inode) = state.names.get(path).copied() else {

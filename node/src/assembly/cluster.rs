@@ -6,6 +6,7 @@ mod service;
 mod stages;
 mod view;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use drystone_cluster::seams::{Randomness, SystemClock, WallClock};
 use drystone_erasure::drive::index::{IndexFactory, SledIndexFactory};
 use drystone_erasure::files::OsFiles;
 use drystone_s3gw::{Gateway, GatewayConfig, GatewayMetrics};
-use drystone_transport::TransportConfig;
+use drystone_transport::{BoundSocket, TransportConfig};
 use futures_util::future::BoxFuture;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,7 @@ use self::view::MemberView;
 use super::{Assembly, AssemblyError, FoundedCluster, FoundingPlan, Parts};
 use crate::config::Config;
 use crate::http::{BoxError, Service};
+use crate::running::ListenError;
 use crate::runtimes::Runtimes;
 
 /// Memory for the cached pages of each drive's chunk index.
@@ -57,7 +59,7 @@ async fn start(config: &Config, runtimes: &Runtimes, registry: &Registry) -> Res
     let transport = transport_config(config);
     let start = Start {
         config: member_config(config),
-        socket: drystone_transport::bind(config.peer.listen, &transport)?,
+        socket: bind_peer_port(config.peer.listen, &transport)?,
         transport,
         identity,
         runtimes: drystone_transport::Runtimes {
@@ -68,15 +70,22 @@ async fn start(config: &Config, runtimes: &Runtimes, registry: &Registry) -> Res
         stop: CancellationToken::new(),
     };
     // Dropped while it starts (a signal came first), the member must not go on starting behind our back.
-    let _stop_if_dropped = start.stop.clone().drop_guard();
-    let stop = start.stop.clone();
+    let stop_if_dropped = start.stop.clone().drop_guard();
     let seams = seams(config);
     let running = runtimes.consensus.handle().spawn(member::start(start, seams)).await??;
     let running = Arc::new(running);
     let parts = assemble(config, runtimes, registry, &running).await?;
-    _stop_if_dropped.disarm();
-    drop(stop);
+    stop_if_dropped.disarm();
     Ok(parts)
+}
+
+fn bind_peer_port(address: SocketAddr, transport: &TransportConfig) -> Result<BoundSocket, ListenError> {
+    drystone_transport::bind(address, transport).map_err(|cause| ListenError {
+        key: "peer.listen",
+        protocol: "UDP",
+        address,
+        cause,
+    })
 }
 
 async fn assemble(
@@ -168,4 +177,23 @@ fn seams(config: &Config) -> Seams {
 
 fn open_chunk_index(drive: &Path) -> Box<dyn IndexFactory> {
     Box::new(SledIndexFactory::new(drive.join("chunks"), CHUNK_INDEX_CACHE_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_port_that_is_taken_is_said_with_its_key() {
+        let transport = TransportConfig::default();
+        let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = bind_peer_port(address, &transport).unwrap_err().to_string();
+        let expected =
+            format!("cannot listen on peer.listen = {address} (UDP): Address already in use (os error 98); stop");
+        assert!(error.starts_with(&expected), "{error}");
+        // TEST-NET-1 (RFC 5737): nobody has it.
+        let error = bind_peer_port("192.0.2.1:0".parse().unwrap(), &transport).unwrap_err().to_string();
+        assert!(error.ends_with("; no interface of this machine has the address"), "{error}");
+    }
 }

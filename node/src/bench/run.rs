@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::client::{ClientError, ClientOptions, S3Client};
 use super::content::Pattern;
 use super::plan::{BenchPlan, Workload};
-use super::summary::{Summary, Tally};
+use super::summary::{Cleanup, Summary, Tally};
 use super::worker::Worker;
 
 /// How often one object of the fill is tried.
@@ -149,9 +149,9 @@ pub async fn run(plan: BenchPlan, mut progress: impl FnMut(Progress)) -> Result<
     let ended = Instant::now();
     measuring.mark(ended);
     let stall = Duration::from_nanos(measuring.longest_stall_ns.load(Relaxed));
-    let summary = tally.summary(workload, size, ended - measuring.started, stall);
+    let mut summary = tally.summary(workload, size, ended - measuring.started, stall);
     if cleanup {
-        clean(&measuring, &mut progress).await;
+        summary.cleanup = Some(clean(&measuring, &mut progress).await);
     }
     for client in &measuring.clients {
         client.close().await;
@@ -236,29 +236,33 @@ async fn fill(shared: Arc<Shared>) -> Result<Tally, BenchError> {
 }
 
 /// Deletes every key of the run, then the bucket if it is empty. What cannot be deleted is left and said.
-async fn clean(shared: &Shared, progress: &mut impl FnMut(Progress)) {
+async fn clean(shared: &Shared, progress: &mut impl FnMut(Progress)) -> Cleanup {
     let started = Instant::now();
-    let Some(client) = shared.clients.first() else { return };
+    let mut cleanup = Cleanup::default();
+    let Some(client) = shared.clients.first() else { return cleanup };
     let (bucket, prefix) = (&shared.plan.bucket, shared.plan.prefix());
-    let (mut operations, mut errors) = (0, 0);
     let mut continuation = None;
     loop {
         let page = match client.list(bucket, &prefix, "", continuation.as_deref()).await {
             Ok(page) => page,
             Err(error) => {
-                tracing::warn!(%error, bucket, prefix, "cannot list what the run made; it is left there");
-                return;
+                cleanup.blame(format!("cannot list bucket {bucket} below {prefix}: {error}"));
+                return cleanup;
             }
         };
         for keys in page.keys.chunks(shared.plan.concurrency.max(1)) {
             let deletes = keys.iter().map(|key| client.delete(bucket, key));
             for deleted in futures_util::future::join_all(deletes).await {
                 match deleted {
-                    Ok(()) => operations += 1,
-                    Err(_) => errors += 1,
+                    Ok(()) => cleanup.deleted += 1,
+                    Err(error) => {
+                        cleanup.failed += 1;
+                        cleanup.blame(error.to_string());
+                    }
                 }
             }
         }
+        let (operations, errors) = (cleanup.deleted, cleanup.failed);
         progress(Progress { phase: Phase::Clean, elapsed: started.elapsed(), operations, errors });
         continuation = page.continuation;
         if continuation.is_none() {
@@ -266,8 +270,10 @@ async fn clean(shared: &Shared, progress: &mut impl FnMut(Progress)) {
         }
     }
     if let Err(error) = client.delete_bucket(bucket).await {
+        // It held something before the run, or somebody else writes to it.
         tracing::debug!(%error, bucket, "the bucket is kept");
     }
+    cleanup
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -72,6 +72,7 @@ impl Tally {
             errors: self.errors.values().sum(),
             errors_by_kind: self.errors.clone(),
             longest_stall_ms: millis(longest_stall),
+            cleanup: None,
         }
     }
 }
@@ -126,6 +127,28 @@ pub struct Summary {
     pub errors_by_kind: BTreeMap<String, u64>,
     /// Longest time in which no operation succeeded, in milliseconds.
     pub longest_stall_ms: f64,
+    /// What became of what the run made; absent if it was to stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cleanup: Option<Cleanup>,
+}
+
+/// What a run deleted at its end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Cleanup {
+    /// Objects deleted.
+    pub deleted: u64,
+    /// Objects that could not be deleted.
+    pub failed: u64,
+    /// The first reason why something is left; absent if nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+impl Cleanup {
+    /// Notes why something is left; the first reason stays.
+    pub fn blame(&mut self, problem: String) {
+        self.problem.get_or_insert(problem);
+    }
 }
 
 impl std::fmt::Display for Summary {
@@ -141,7 +164,9 @@ impl std::fmt::Display for Summary {
             "{:.1} MB/s over {:.1} s; {} errors; longest stall {:.1} ms",
             self.mb_per_second, self.seconds, self.errors, self.longest_stall_ms
         )?;
-        self.errors_by_kind.iter().try_for_each(|(kind, count)| write!(f, "\n  {count} × {kind}"))
+        self.errors_by_kind.iter().try_for_each(|(kind, count)| write!(f, "\n  {count} × {kind}"))?;
+        let Some(Cleanup { deleted, failed, problem: Some(problem) }) = &self.cleanup else { return Ok(()) };
+        write!(f, "\nnot cleaned up: {deleted} objects deleted, {failed} left at least: {problem}")
     }
 }
 

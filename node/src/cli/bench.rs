@@ -74,13 +74,18 @@ pub(super) fn run(args: BenchArgs, environment: &Environment, output: &mut Outpu
     let overwrite = std::io::stderr().is_terminal();
     let mut before = None;
     let summary = super::runtime()?.block_on(run_plan(plan, |progress| {
-        let line = render(&progress, before.replace(progress));
-        output.progress(&if overwrite { format!("\x1b[1A\x1b[2K{line}") } else { line });
+        let last = before.replace(progress);
+        output.progress(&progress_line(&render(&progress, last), overwrite && last.is_some()));
     }))?;
     output.result(&json!(summary), &summary.to_string())?;
     let wrong = |(kind, count): (&String, &u64)| if kind.ends_with("wrong-bytes") { *count } else { 0 };
     let wrong = summary.errors_by_kind.iter().map(wrong).sum();
     if wrong > 0 { Err(CliError::WrongAnswers { count: wrong }) } else { Ok(()) }
+}
+
+/// The line as it goes to the terminal. What it overwrites must be ours: above the first is what the user typed.
+fn progress_line(line: &str, over_the_last: bool) -> String {
+    if over_the_last { format!("\x1b[1A\x1b[2K{line}") } else { line.to_owned() }
 }
 
 /// One line: where the run is and how fast it went since the line before.
@@ -101,6 +106,12 @@ fn render(now: &Progress, before: Option<Progress>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_overwritten_only_by_the_next_one() {
+        assert_eq!(progress_line("one", false), "one");
+        assert_eq!(progress_line("two", true), "\x1b[1A\x1b[2Ktwo");
+    }
 
     #[test]
     fn progress_shows_the_rate_since_the_line_before() {

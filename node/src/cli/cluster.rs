@@ -18,8 +18,9 @@ use super::connect::{ConnectArgs, read_secret};
 use super::{CliError, Output};
 use crate::assembly::{Assembly, FirstKey, FoundingNode, FoundingPlan};
 use crate::config::Environment;
-use crate::health::Durability;
+use crate::health::{DriveHealth, Durability, GroupHealth};
 use crate::http::Status;
+use crate::keys::{InvalidKey, check_id, check_secret};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClusterCommand {
@@ -137,6 +138,8 @@ fn create(args: CreateArgs, assembly: &dyn Assembly, output: &mut Output<'_>) ->
         (Some(access_key), Some(file)) => FirstKey { access_key, secret_key: read_secret(&file)? },
         _ => draw_key(&mut StdRng::from_os_rng()),
     };
+    check_key("--access-key", check_id(&first_key.access_key))?;
+    check_key("--secret-key-file", check_secret(&first_key.secret_key))?;
     let plan = FoundingPlan {
         nodes,
         drive_count: args.drives,
@@ -157,6 +160,11 @@ fn create(args: CreateArgs, assembly: &dyn Assembly, output: &mut Output<'_>) ->
     ));
     let key = json!({ "access_key": access_key, "secret_key": secret_key });
     output.result(&json!({ "cluster": founded.cluster, "nodes": states, "key": key }), &text)
+}
+
+/// Names the option that gave an unusable part of a key.
+pub(super) fn check_key(argument: &'static str, checked: Result<(), InvalidKey>) -> Result<(), CliError> {
+    checked.map_err(|error| CliError::Argument { argument, reason: error.to_string() })
 }
 
 /// Draws a key: 20 and 40 characters, about 93 and 238 bits.
@@ -186,13 +194,10 @@ fn render(status: &Status) -> String {
         line(format_args!("peer    {} {}  {}  {state}, {age}", peer.name, peer.id, peer.address));
     }
     for drive in &health.drives {
-        let state = format!("{:?}", drive.state).to_lowercase();
-        let (free, all) = (drive.free_bytes >> 20, drive.capacity_bytes >> 20);
-        line(format_args!("drive   {} {}  {state}, {free} of {all} MiB free", drive.id, drive.path));
+        line(format_args!("drive   {} {}  {}", drive.id, drive.path, drive_text(drive)));
     }
     for group in &health.groups {
-        let leader = group.leader.as_deref().unwrap_or("none");
-        line(format_args!("group   {}  leader {leader}, term {}", group.group, group.term));
+        line(format_args!("group   {}  {}", group.group, group_text(group)));
     }
     let durability = &health.durability;
     let Durability { chunk_read_failures, chunk_write_failures, degraded_reads } = durability;
@@ -202,9 +207,36 @@ fn render(status: &Status) -> String {
     text
 }
 
+fn drive_text(drive: &DriveHealth) -> String {
+    let state = format!("{:?}", drive.state).to_lowercase();
+    let (free, all) = (drive.free_bytes >> 20, drive.capacity_bytes >> 20);
+    with_problem(format!("{state}, {free} of {all} MiB free"), drive.problem.as_deref())
+}
+
+fn group_text(group: &GroupHealth) -> String {
+    let text = match group.lag {
+        // A replica that does not run knows neither leader nor term.
+        None => "does not run here".to_owned(),
+        Some(lag) => {
+            let leader = group.leader.as_deref().unwrap_or("none");
+            let behind = if lag > 0 { format!(", {lag} entries behind") } else { String::new() };
+            format!("leader {leader}, term {}{behind}", group.term)
+        }
+    };
+    with_problem(text, group.problem.as_deref())
+}
+
+fn with_problem(text: String, problem: Option<&str>) -> String {
+    match problem {
+        Some(problem) => format!("{text}: {problem}"),
+        None => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::DriveState;
 
     #[test]
     fn founding_nodes_are_name_address_and_zone() {
@@ -233,6 +265,30 @@ mod tests {
         assert_eq!(key(1).secret_key.expose_secret().len(), 40);
         assert_eq!(key(1).access_key, key(1).access_key);
         assert_ne!(key(1).secret_key.expose_secret(), key(2).secret_key.expose_secret());
+    }
+
+    #[test]
+    fn status_for_people_says_what_is_wrong_with_a_drive_and_how_far_a_replica_is_behind() {
+        let group = |lag: Option<u64>, problem: Option<&str>| GroupHealth {
+            group: "shard 3".to_owned(),
+            leader: lag.map(|_| "8899aabbccddeeff".to_owned()),
+            term: 7,
+            lag,
+            problem: problem.map(str::to_owned),
+        };
+        for (lag, problem, text) in [
+            (Some(0), None, "leader 8899aabbccddeeff, term 7"),
+            (Some(12), None, "leader 8899aabbccddeeff, term 7, 12 entries behind"),
+            (Some(0), Some("its store failed"), "leader 8899aabbccddeeff, term 7: its store failed"),
+            (None, Some("its drive is lost"), "does not run here: its drive is lost"),
+        ] {
+            assert_eq!(group_text(&group(lag, problem)), text);
+        }
+        let mut drive = crate::health::tests::example().drives.remove(0);
+        drive.state = DriveState::Failed;
+        drive.problem = Some("a sync failed: Input/output error (os error 5)".to_owned());
+        let text = "failed, 0 of 0 MiB free: a sync failed: Input/output error (os error 5)";
+        assert_eq!(drive_text(&drive), text);
     }
 
     #[test]

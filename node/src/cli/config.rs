@@ -20,7 +20,7 @@ pub(super) enum ConfigCommand {
     },
     /// Check a file together with the environment; report every problem.
     Check {
-        /// The file. Without it only the environment is checked.
+        /// The file. Default: $DRYSTONE_CONFIG, else only the environment is checked.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
@@ -37,7 +37,7 @@ pub(super) fn run(command: ConfigCommand, environment: &Environment, output: &mu
             output.result(&json!({ "keys": rows }), &text)
         }
         ConfigCommand::Check { config } => {
-            Config::load(config.as_deref(), environment)?;
+            Config::load(environment.config_file(config.as_deref()).as_deref(), environment)?;
             output.result(&json!({ "problems": [] }), "the configuration is good")
         }
     }

@@ -16,7 +16,7 @@ use super::server::{install_log, stop_all};
 use super::{CliError, Output};
 use crate::assembly::Assembly;
 use crate::config::{Environment, LogConfig, LogFormat};
-use crate::running::RunningNode;
+use crate::running::{RunningNode, StartError};
 use crate::shutdown::Signals;
 use directory::DevDirectory;
 
@@ -62,7 +62,7 @@ pub(super) fn run(
             let starts = configs.iter().map(|(name, config)| RunningNode::start(name, config, assembly));
             let mut nodes = Vec::new();
             for started in futures_util::future::join_all(starts).await {
-                nodes.push(started?);
+                nodes.push(started.map_err(dev_error)?);
             }
             Ok::<_, CliError>(nodes)
         };
@@ -84,6 +84,14 @@ pub(super) fn run(
         output.progress("stopping");
         stop_all(nodes, &mut signals).await
     })
+}
+
+/// Here the S3 port is an option, not a key of a configuration that the user has seen.
+fn dev_error(error: StartError) -> CliError {
+    match error {
+        StartError::Listen(listen) => CliError::DevPort(listen),
+        other => CliError::Start(other),
+    }
 }
 
 async fn all_ready(nodes: &[RunningNode]) {

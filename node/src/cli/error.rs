@@ -8,7 +8,7 @@ use crate::assembly::AssemblyError;
 use crate::bench::client::{ClientError, InvalidEndpoint};
 use crate::bench::run::BenchError;
 use crate::config::Problems;
-use crate::running::StartError;
+use crate::running::{ListenError, StartError};
 
 /// Exit status of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,9 @@ pub enum CliError {
     /// A node did not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The S3 port of a node of a development cluster is taken.
+    #[error("{0}; `drystone dev --s3-port 0` takes free ports, --s3-port PORT counts up from PORT")]
+    DevPort(ListenError),
     /// The cluster could not be made.
     #[error(transparent)]
     Assembly(#[from] AssemblyError),
@@ -128,8 +131,9 @@ impl CliError {
         match self {
             Self::Argument { .. } | Self::Endpoint(_) => Exit::Usage,
             Self::Config(_) => Exit::Config,
-            Self::Client(ClientError::Refused { .. }) => Exit::Failed,
-            Self::Client(_) | Self::NotReady { .. } => Exit::Unreachable,
+            Self::Client(error) => exit_of(error),
+            Self::Bench(BenchError::Bucket { source, .. } | BenchError::Fill { source, .. }) => exit_of(source),
+            Self::NotReady { .. } => Exit::Unreachable,
             Self::Admin { status: 401 | 403, .. } => Exit::Refused,
             Self::Admin { status: 503, .. } => Exit::Unreachable,
             Self::File { .. }
@@ -137,13 +141,27 @@ impl CliError {
             | Self::Output(_)
             | Self::Runtime(_)
             | Self::Start(_)
+            | Self::DevPort(_)
             | Self::Assembly(_)
             | Self::Admin { .. }
             | Self::Answer { .. }
-            | Self::Bench(_)
+            | Self::Bench(BenchError::NoEndpoint | BenchError::Panicked)
             | Self::CutShort
             | Self::Killed
             | Self::WrongAnswers { .. } => Exit::Failed,
         }
+    }
+}
+
+/// The same status for the same answer, whichever command asked.
+fn exit_of(error: &ClientError) -> Exit {
+    match error {
+        ClientError::Connect { .. } | ClientError::Broken { .. } | ClientError::Deadline { .. } => Exit::Unreachable,
+        ClientError::Refused { status, .. } => match status.as_u16() {
+            401 | 403 => Exit::Refused,
+            503 => Exit::Unreachable,
+            _ => Exit::Failed,
+        },
+        ClientError::Request(_) | ClientError::Incomplete { .. } | ClientError::WrongBytes { .. } => Exit::Failed,
     }
 }

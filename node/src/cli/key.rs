@@ -9,10 +9,12 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::admin::{ask, parse};
+use super::cluster::check_key;
 use super::connect::{ConnectArgs, read_secret};
 use super::{CliError, Output};
 use crate::config::Environment;
 use crate::http::KeyList;
+use crate::keys::{check_id, check_secret};
 
 const KEYS_PATH: &str = "/-/admin/v1/keys";
 
@@ -68,10 +70,13 @@ pub(super) fn run(command: KeyCommand, environment: &Environment, output: &mut O
 fn create(args: &CreateArgs, environment: &Environment, output: &mut Output<'_>) -> Result<(), CliError> {
     let mut body = json!({ "note": args.note });
     if let Some(key) = &args.new_access_key {
+        check_key("--new-access-key", check_id(key))?;
         body["access_key"] = json!(key);
     }
     if let Some(path) = &args.new_secret_key_file {
-        body["secret_key"] = json!(read_secret(path)?.expose_secret());
+        let secret = read_secret(path)?;
+        check_key("--new-secret-key-file", check_secret(&secret))?;
+        body["secret_key"] = json!(secret.expose_secret());
     }
     let created: Value = parse(&ask(&args.connect, environment, &Method::POST, KEYS_PATH, Some(&body))?, "a key")?;
     let field = |name: &str| created.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();

@@ -18,8 +18,7 @@ pub(super) struct ServerArgs {
 }
 
 pub(super) fn run(args: &ServerArgs, environment: &Environment, assembly: &dyn Assembly) -> Result<(), CliError> {
-    let file = args.config.clone().or_else(|| environment.get("DRYSTONE_CONFIG").map(PathBuf::from));
-    let config = Config::load(file.as_deref(), environment)?;
+    let config = Config::load(environment.config_file(args.config.as_deref()).as_deref(), environment)?;
     install_log(&config.log);
     super::runtime()?.block_on(async {
         let mut signals = Signals::listen().map_err(CliError::Runtime)?;

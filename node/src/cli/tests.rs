@@ -66,6 +66,10 @@ fn config_check_reports_problems_with_its_own_status() {
     assert_eq!(error.exit(), Exit::Config);
     assert!(error.to_string().starts_with("the configuration has 2 problems:"), "{error}");
 
+    let named: Environment = [("DRYSTONE_CONFIG", file.to_str().unwrap())].into_iter().collect();
+    let (result, _) = run(&["config", "check"], &named, &FakeAssembly::default());
+    assert_eq!(result.unwrap_err().to_string(), error.to_string(), "the file that `server` would take");
+
     let (result, text) = run(&["config", "default"], &Environment::default(), &FakeAssembly::default());
     result.unwrap();
     std::fs::write(&file, text).unwrap();
@@ -75,16 +79,18 @@ fn config_check_reports_problems_with_its_own_status() {
 #[test]
 fn keys_are_made_listed_and_deleted_on_a_running_node() {
     with_node(|assembly, environment| {
-        let (made, text) = run(&["key", "create", "--new-access-key", "K1", "--note", "ci"], environment, assembly);
+        let (made, text) = run(&["key", "create", "--new-access-key", "KEY1", "--note", "ci"], environment, assembly);
         made.unwrap();
-        assert!(text.contains("AWS_ACCESS_KEY_ID=K1") && text.contains("drawn secret"), "{text}");
-        let (twice, _) = run(&["key", "create", "--new-access-key", "K1"], environment, assembly);
+        assert!(text.contains("AWS_ACCESS_KEY_ID=KEY1") && text.contains("drawn secret"), "{text}");
+        let (unusable, _) = run(&["key", "create", "--new-access-key", "K,1"], environment, assembly);
+        assert_eq!(unusable.unwrap_err().exit(), Exit::Usage);
+        let (twice, _) = run(&["key", "create", "--new-access-key", "KEY1"], environment, assembly);
         assert_eq!(twice.unwrap_err().exit(), Exit::Failed);
         let (_, list) = run(&["--json", "key", "list"], environment, assembly);
-        assert_eq!(list.trim(), r#"{"keys":[{"access_key":"K1","created_ms":1,"note":"ci"}]}"#);
-        run(&["key", "delete", "K1"], environment, assembly).0.unwrap();
-        let (again, _) = run(&["key", "delete", "K1"], environment, assembly);
-        assert!(again.unwrap_err().to_string().ends_with("answered 404 NoSuchKey: there is no access key K1"));
+        assert_eq!(list.trim(), r#"{"keys":[{"access_key":"KEY1","created_ms":1,"note":"ci"}]}"#);
+        run(&["key", "delete", "KEY1"], environment, assembly).0.unwrap();
+        let (again, _) = run(&["key", "delete", "KEY1"], environment, assembly);
+        assert!(again.unwrap_err().to_string().ends_with("answered 404 NoSuchKey: there is no access key KEY1"));
     });
 }
 
@@ -116,15 +122,21 @@ fn without_endpoint_or_key_the_command_says_what_to_give() {
 fn cluster_create_prints_directories_and_the_key_once() {
     let dir = tempfile::tempdir().unwrap();
     let (out, secret) = (dir.path().join("out"), dir.path().join("secret"));
-    std::fs::write(&secret, "s3cr3t\n").unwrap();
+    std::fs::write(&secret, "s3cr3t-s3cr3t\n").unwrap();
     let arguments = ["--json", "cluster", "create", "--node", "n1=h:1", "--node", "n2=h:2", "--out"];
-    let key = ["--access-key", "AK", "--secret-key-file", secret.to_str().unwrap()];
+    let key = ["--access-key", "AKEY", "--secret-key-file", secret.to_str().unwrap()];
     let arguments = [&arguments[..], &[out.to_str().unwrap()], &key[..]].concat();
     let (made, text) = run(&arguments, &Environment::default(), &FakeAssembly::default());
     made.unwrap();
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(value["key"]["secret_key"], "s3cr3t");
+    assert_eq!(value["key"]["secret_key"], "s3cr3t-s3cr3t");
     assert_eq!(value["nodes"][1]["state_dir"], out.join("n2").to_str().unwrap());
+
+    std::fs::write(&secret, "short\n").unwrap();
+    let (short, _) = run(&arguments, &Environment::default(), &FakeAssembly::default());
+    let short = short.unwrap_err();
+    assert_eq!(short.exit(), Exit::Usage);
+    assert!(short.to_string().starts_with("--secret-key-file: the secret must be 8 to 128"), "{short}");
 
     let twice = ["cluster", "create", "--node", "n1=h:1", "--node", "n2=h:1", "--out", out.to_str().unwrap()];
     assert_eq!(run(&twice, &Environment::default(), &FakeAssembly::default()).0.unwrap_err().exit(), Exit::Usage);
@@ -143,4 +155,28 @@ fn bench_prints_a_summary_and_fails_on_wrong_bytes() {
         let (wrong, _) = run(&arguments, environment, assembly);
         assert!(matches!(wrong, Err(CliError::WrongAnswers { count: 20 })), "{wrong:?}");
     });
+}
+
+#[test]
+fn bench_says_by_its_exit_whether_nobody_answered_or_the_key_was_refused() {
+    with_node(|assembly, environment| {
+        let endpoint = environment.get("S3_ENDPOINTS").unwrap().split(' ').nth(1).unwrap().to_owned();
+        let bench = |endpoint: &str, key: &str| {
+            let arguments = ["bench", "put", "--operations", "1", "--endpoint", endpoint, "--access-key", key];
+            run(&arguments, environment, assembly).0.err().map(|error| error.exit())
+        };
+        assert_eq!(bench(&endpoint, "TESTKEY"), None);
+        assert_eq!(bench(&endpoint, "OTHER"), Some(Exit::Refused));
+        assert_eq!(bench("http://127.0.0.1:1", "TESTKEY"), Some(Exit::Unreachable));
+    });
+}
+
+#[test]
+fn a_taken_port_of_a_development_cluster_is_said_with_the_option_that_changes_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, dir) = (taken.local_addr().unwrap().port().to_string(), tempfile::tempdir().unwrap());
+    let arguments = ["dev", "--nodes", "1", "--drives", "1", "--s3-port", &port, "--dir", dir.path().to_str().unwrap()];
+    let error = run(&arguments, &Environment::default(), &FakeAssembly::default()).0.unwrap_err().to_string();
+    assert!(error.contains(&format!("127.0.0.1:{port} (TCP): Address already in use")), "{error}");
+    assert!(error.contains("`drystone dev --s3-port 0` takes free ports"), "{error}");
 }

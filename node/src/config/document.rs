@@ -8,7 +8,7 @@ use super::table::KEYS;
 pub fn default_file() -> String {
     let mut out = String::from(
         "# Drystone's configuration: every key with its default. Each can be overridden by the environment variable\n\
-         # named below it. Sizes: B, KiB, MiB, GiB, TiB. Durations: ms, s, min, h, d.\n",
+         # named below it. Sizes: B, KiB, MiB, GiB, TiB; a bare number is bytes. Durations: ms, s, min, h, d.\n",
     );
     let mut section = "";
     for key in KEYS {
@@ -30,12 +30,15 @@ pub fn default_file() -> String {
 pub fn reference_page() -> String {
     let mut out = String::from(
         "# Configuration\n\n\
-         One TOML file, given by `drystone server --config FILE`. Every key can be overridden by an environment\n\
-         variable; precedence is environment, then file, then default. `drystone config default` prints this table as\n\
-         a file, `drystone config check --config FILE` reports every problem at once. Unknown keys, and unknown\n\
-         variables that begin with `DRYSTONE_`, are errors.\n\n\
-         Sizes are whole numbers with B, KiB, MiB, GiB, TiB (or KB, MB, GB, TB for powers of ten); durations with ms,\n\
-         s, min, h, d. Secrets are never configuration values: they are read from files.\n\n\
+         One TOML file, given by `drystone server --config FILE`, else by the environment variable `DRYSTONE_CONFIG`;\n\
+         without either the defaults hold. Every key can be overridden by an environment variable; precedence is\n\
+         environment, then file, then default. `drystone config default` prints this table as a file, `drystone config\n\
+         check --config FILE` (or `DRYSTONE_CONFIG`) reports every problem at once. Unknown keys, unknown variables that\n\
+         begin with `DRYSTONE_`, and values of such variables that are not UTF-8 are errors; an empty variable counts as\n\
+         not set.\n\n\
+         Sizes are whole numbers with B, KiB, MiB, GiB, TiB (or KB, MB, GB, TB for powers of ten), a bare number is\n\
+         bytes; durations are whole numbers with ms, s, min, h, d, and need their unit. Secrets are never configuration\n\
+         values: they are read from files.\n\n\
          | key | default | environment | meaning |\n|---|---|---|---|\n",
     );
     for key in KEYS {

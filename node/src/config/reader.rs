@@ -37,6 +37,11 @@ impl Reader {
                 reader.values.insert(key.name, (Value::String(text.to_owned()), Source::Environment(variable)));
             }
         }
+        for variable in environment.unreadable() {
+            let key = KEYS.iter().find(|key| key.variable() == variable).map_or(variable, |key| key.name).to_owned();
+            let (source, reason) = (Source::Environment(variable.to_owned()), "the value is not UTF-8".to_owned());
+            reader.problems.push(Problem::Value { key, source, reason });
+        }
         for variable in environment.unknown() {
             let nearest = nearest(KEYS.iter().map(KeyRow::variable), variable).map(|index| KEYS[index].name);
             let (key, source) = (variable.to_owned(), Source::Environment(variable.to_owned()));

@@ -77,7 +77,7 @@ pub const KEYS: &[KeyRow] = &[
     key(
         "s3.header_timeout",
         r#""20s""#,
-        "Longest wait for a TLS handshake, for a request's headers, and for the next request on an idle connection. 1s to 10min.",
+        "Longest wait for a TLS handshake, for a request's headers, and over HTTP/1.1 for the next request on an idle connection. An idle HTTP/2 connection is pinged this often and lives as long as it answers. 1s to 10min.",
     ),
     key(
         "s3.stall_timeout",

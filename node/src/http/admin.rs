@@ -3,23 +3,28 @@
 //! HTTP and JSON are here; what keys are and who may do what is behind [`Admin`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Json, Response};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Limited};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::operator::Operator;
 use crate::health::Health;
+use crate::keys::{InvalidKey, check_id, check_secret};
 
 /// Most bytes of a request body.
 const BODY_BYTES_MAX: usize = 64 << 10;
+/// A body of which nothing arrives for so long is given up, as S3's bodies are.
+const BODY_STALL_MAX: Duration = Duration::from_secs(30);
 
 /// What the cluster does for the admin API.
 pub trait Admin: Send + Sync + 'static {
@@ -114,6 +119,15 @@ pub enum AdminError {
         /// Why not.
         reason: String,
     },
+    /// A defect or damage on this side, which the log tells more of.
+    #[error("the node could not do it: its log says why")]
+    Internal,
+}
+
+impl From<InvalidKey> for AdminError {
+    fn from(error: InvalidKey) -> Self {
+        Self::Invalid { reason: error.to_string() }
+    }
 }
 
 impl AdminError {
@@ -126,6 +140,7 @@ impl AdminError {
             Self::LastKey(_) => (StatusCode::CONFLICT, "LastKey"),
             Self::Invalid { .. } => (StatusCode::BAD_REQUEST, "Invalid"),
             Self::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Unavailable"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "Internal"),
         }
     }
 }
@@ -146,8 +161,20 @@ async fn authenticate(operator: &Operator, request: Request) -> Result<(String, 
 }
 
 async fn read(body: Body) -> Result<Bytes, AdminError> {
-    let invalid = |error| AdminError::Invalid { reason: format!("the body cannot be read: {error}") };
-    Limited::new(body, BODY_BYTES_MAX).collect().await.map(|body| body.to_bytes()).map_err(invalid)
+    let mut body = Limited::new(body, BODY_BYTES_MAX);
+    let mut read = BytesMut::new();
+    loop {
+        let stalled = |_elapsed| AdminError::Invalid {
+            reason: format!("nothing of the body arrived for {} s", BODY_STALL_MAX.as_secs()),
+        };
+        let Some(frame) = timeout(BODY_STALL_MAX, body.frame()).await.map_err(stalled)? else {
+            return Ok(read.freeze());
+        };
+        let invalid = |error| AdminError::Invalid { reason: format!("the body cannot be read: {error}") };
+        if let Ok(data) = frame.map_err(invalid)?.into_data() {
+            read.extend_from_slice(&data);
+        }
+    }
 }
 
 pub(super) async fn status(
@@ -185,6 +212,8 @@ pub(super) async fn create_key(
     let wanted: CreateBody =
         serde_json::from_slice(&body).map_err(|error| AdminError::Invalid { reason: error.to_string() })?;
     let secret_key = wanted.secret_key.map(SecretString::from);
+    wanted.access_key.as_deref().map_or(Ok(()), check_id)?;
+    secret_key.as_ref().map_or(Ok(()), check_secret)?;
     let wanted = CreateKey { access_key: wanted.access_key, secret_key, note: wanted.note };
     let created = operator.admin.create_key(wanted).await?;
     tracing::info!(target: "drystone::audit", by = who, access_key = created.access_key, "access key created");
@@ -202,4 +231,33 @@ pub(super) async fn delete_key(
     operator.admin.delete_key(&id).await?;
     tracing::info!(target: "drystone::audit", by = who, access_key = id, "access key deleted");
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+    use futures_util::stream;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    fn piece(text: &'static str) -> Result<Bytes, std::io::Error> {
+        Ok(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stalls_is_given_up_and_a_slow_one_is_not() {
+        let started = Instant::now();
+        let stalled = stream::iter([piece("{")]).chain(stream::pending());
+        let error = read(Body::from_stream(stalled)).await.unwrap_err();
+        assert_eq!(error, AdminError::Invalid { reason: "nothing of the body arrived for 30 s".to_owned() });
+        assert_eq!(started.elapsed(), Duration::from_secs(30));
+        let slow = stream::iter([piece("{"), piece("}")]).then(|piece| async {
+            sleep(Duration::from_secs(29)).await;
+            piece
+        });
+        assert_eq!(read(Body::from_stream(slow)).await.unwrap(), "{}");
+        let long = read(Body::from(vec![b'x'; BODY_BYTES_MAX + 1])).await.unwrap_err();
+        assert!(matches!(&long, AdminError::Invalid { reason } if reason.contains("cannot be read")), "{long:?}");
+    }
 }

@@ -5,11 +5,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use drystone_transport::LogLimit;
 use hyper_util::server::conn::auto::Builder;
+use rustix::io::Errno;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,6 +32,8 @@ pub struct HttpLimits {
     pub header_timeout: Duration,
     /// Longest time a write may make no progress.
     pub stall_timeout: Duration,
+    /// How often it is said that connections cannot be accepted; shared like `connections`.
+    pub accept_log: Arc<LogLimit>,
 }
 
 /// What all connections of a server share.
@@ -152,9 +156,35 @@ async fn next(
         match listener.accept().await {
             Ok((stream, _peer)) => return Some((stream, slot)),
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                if let Some(unsaid) = shared.limits.accept_log.note(Instant::now()) {
+                    tracing::warn!(%error, advice = advice(&error), unsaid, "cannot accept a connection");
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// What an operator can do about a failed accept.
+fn advice(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE) => {
+            Some("the process has no file descriptors left: raise LimitNOFILE of its service (ulimit -n)")
+        }
+        Some(Errno::NFILE) => Some("the system has no file descriptors left: raise fs.file-max"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_descriptors_names_the_limit_to_raise() {
+        let advice_of = |errno: Errno| advice(&io::Error::from_raw_os_error(errno.raw_os_error()));
+        assert!(advice_of(Errno::MFILE).unwrap().contains("LimitNOFILE"));
+        assert!(advice_of(Errno::NFILE).unwrap().contains("fs.file-max"));
+        assert_eq!(advice_of(Errno::CONNABORTED), None);
     }
 }

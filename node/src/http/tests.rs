@@ -32,6 +32,7 @@ fn start(connections: usize, tls: Option<tokio_rustls::TlsAcceptor>) -> Setup {
         connections: Arc::new(Semaphore::new(connections)),
         header_timeout: HEADER_TIMEOUT,
         stall_timeout: Duration::from_secs(60),
+        accept_log: Arc::default(),
     };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let runtime = tokio::runtime::Handle::current();

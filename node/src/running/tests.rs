@@ -53,9 +53,12 @@ async fn every_admin_request_must_be_signed() {
         let client = client.clone();
         async move { client.send(call).await.unwrap().status }
     };
-    assert_eq!(keys(Method::POST, r#"{"access_key":"A","note":"n"}"#).await, StatusCode::CREATED);
-    assert_eq!(keys(Method::POST, r#"{"access_key":"A"}"#).await, StatusCode::CONFLICT);
-    assert_eq!(keys(Method::POST, r#"{"acess_key":"B"}"#).await, StatusCode::BAD_REQUEST);
+    assert_eq!(keys(Method::POST, r#"{"access_key":"ABC","note":"n"}"#).await, StatusCode::CREATED);
+    assert_eq!(keys(Method::POST, r#"{"access_key":"ABC"}"#).await, StatusCode::CONFLICT);
+    for unusable in [r#"{"access_key":""}"#, r#"{"access_key":"a,b"}"#, r#"{"secret_key":"short"}"#] {
+        assert_eq!(keys(Method::POST, unusable).await, StatusCode::BAD_REQUEST, "{unusable}");
+    }
+    assert_eq!(keys(Method::POST, r#"{"acess_key":"BCD"}"#).await, StatusCode::BAD_REQUEST);
     assert_eq!(keys(Method::POST, &"x".repeat(65 << 10)).await, StatusCode::BAD_REQUEST);
     let unsigned = Call::new(Method::POST, "/-/admin/v1/keys").anonymous().body(Payload::bytes("{}"));
     assert_eq!(client.send(unsigned).await.unwrap().status, StatusCode::FORBIDDEN);
@@ -109,6 +112,11 @@ async fn a_taken_port_is_said_with_its_key() {
     let mut config = config(other.path(), "");
     config.s3.listen = node.s3_address();
     let taken = RunningNode::start("t2", &config, &assembly).await.err().unwrap();
-    assert!(taken.to_string().starts_with("cannot listen on s3.listen = 127.0.0.1:"), "{taken}");
+    let expected = format!(
+        "cannot listen on s3.listen = {} (TCP): Address already in use (os error 98); stop the process that has the port, or \
+         choose another",
+        node.s3_address()
+    );
+    assert_eq!(taken.to_string(), expected);
     node.stop().await;
 }

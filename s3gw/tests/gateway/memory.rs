@@ -285,8 +285,7 @@ impl Store for MemoryStore {
 
     async fn delete_bucket(&self, _: &Context, name: &BucketName) -> Result<(), StoreError> {
         self.with(name, |content, _| {
-            let empty = content.objects.is_empty() && content.uploads.is_empty();
-            if empty { Ok(()) } else { Err(StoreError::BucketNotEmpty(name.clone())) }
+            if content.objects.is_empty() { Ok(()) } else { Err(StoreError::BucketNotEmpty(name.clone())) }
         })?;
         self.0.lock().unwrap().buckets.remove(name);
         Ok(())

@@ -73,6 +73,10 @@ impl PeerPolicy for Policy {
         Ok(())
     }
 
+    fn unresolved(&self, node: NodeId, why: &ConnectError) {
+        self.refusals.send(format!("{node}: {why}")).ok();
+    }
+
     fn refused(&self, _address: SocketAddr, why: &ConnectError) {
         self.refusals.send(why.to_string()).ok();
     }

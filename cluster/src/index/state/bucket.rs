@@ -1,4 +1,4 @@
-//! Sealing, unsealing and dropping buckets: a shard's part in a bucket's deletion (DESIGN §6).
+//! Sealing, unsealing and dropping buckets: a shard's part in a bucket's deletion (`engine/buckets.rs`).
 
 use super::upload::{self, OpenUploads};
 use crate::ids::{BucketId, DeletionAttempt};

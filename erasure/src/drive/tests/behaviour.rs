@@ -213,6 +213,54 @@ async fn a_failed_sync_fails_the_drive_for_good() {
     model.check(&rig.open(), "reopened").await;
 }
 
+/// Keeps the text of errors, fields included.
+#[derive(Clone, Default)]
+struct Errors(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Errors {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Text(String);
+        impl tracing::field::Visit for Text {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0 += &format!("{field}={value:?}; ");
+            }
+        }
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        self.0.lock().unwrap().push(text.0);
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn the_first_failure_is_logged_once_with_drive_directory_operation_and_error_number() {
+    let errors = Errors::default();
+    // Drives of this rig are tasks of this thread.
+    let _guard = tracing::subscriber::set_default(errors.clone());
+    let rig = Rig::new(88);
+    let drive = rig.open();
+    assert_eq!(drive.status().problem(), None);
+    rig.files.inject(SimFault::FailOnce { op: SimOp::Sync, skip: 0 });
+    drive.append(sealed(1, 10)).await.unwrap_err();
+    drive.append(sealed(2, 10)).await.unwrap_err();
+    let said = errors.0.lock().unwrap().clone();
+    assert_eq!(said.len(), 1, "{said:?}");
+    let id = identity().drive.to_string();
+    for part in [&*id, "/drives/one", "a sync failed", "Input/output error (os error 5)", "restart the node"] {
+        assert!(said[0].contains(part), "{part} not in {said:?}");
+    }
+    assert_eq!(drive.status().problem().unwrap(), "a sync failed: Input/output error (os error 5)");
+}
+
 #[tokio::test]
 async fn a_failed_write_fails_the_drive_and_answers_the_whole_batch() {
     let rig = Rig::new(9);

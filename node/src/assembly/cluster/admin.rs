@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use drystone_cluster::engine::{ClusterStore, KeyDeletion};
 use drystone_cluster::store::{AccessKey, StoreError};
-use drystone_s3gw::Gateway;
+use drystone_s3gw::{Gateway, S3Error};
 use futures_util::future::BoxFuture;
+use http::StatusCode;
 use http::request::Parts;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -58,7 +59,7 @@ impl Admin for ClusterAdmin {
     fn authenticate<'a>(&'a self, request: &'a Parts, body: &'a Bytes) -> BoxFuture<'a, Result<String, AdminError>> {
         Box::pin(async move {
             let verified = self.gateway.authenticate_whole(request, body).await;
-            verified.map_err(|error| AdminError::Unauthenticated { reason: error.message().to_owned() })
+            verified.map_err(|error| refusal(&error))
         })
     }
 
@@ -75,6 +76,47 @@ impl Admin for ClusterAdmin {
     }
 }
 
+/// Why a request was not taken as signed. That it cannot be decided now is no refusal of the key.
+fn refusal(error: &S3Error) -> AdminError {
+    let reason = || error.message().to_owned();
+    match error.code().status() {
+        StatusCode::SERVICE_UNAVAILABLE => AdminError::Unavailable { reason: reason() },
+        StatusCode::INTERNAL_SERVER_ERROR => {
+            tracing::error!(?error, "the signature of an admin request could not be checked");
+            AdminError::Internal
+        }
+        _ => AdminError::Unauthenticated { reason: reason() },
+    }
+}
+
 fn admin_error(error: StoreError) -> AdminError {
-    AdminError::Unavailable { reason: error.to_string() }
+    match error {
+        StoreError::Unavailable(_) | StoreError::Full => AdminError::Unavailable { reason: error.to_string() },
+        other => {
+            tracing::error!(error = %other, "an admin request failed");
+            AdminError::Internal
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drystone_cluster::store::Unavailable;
+    use drystone_s3gw::ErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_decided_now_is_no_refusal_and_a_defect_is_neither() {
+        let status = |error: AdminError| error.status().0.as_u16();
+        let not_now = || StoreError::from(Unavailable::Busy);
+        let defect = || StoreError::Internal("a secret does not open".to_owned());
+        assert_eq!(status(refusal(&S3Error::from(not_now()))), 503);
+        assert_eq!(status(refusal(&S3Error::from(defect()))), 500);
+        assert_eq!(status(refusal(&S3Error::from(ErrorCode::SignatureDoesNotMatch))), 403);
+        assert_eq!(status(refusal(&S3Error::from(ErrorCode::AuthorizationHeaderMalformed))), 403);
+        assert_eq!(status(admin_error(not_now())), 503);
+        assert_eq!(status(admin_error(defect())), 500);
+        assert!(!admin_error(defect()).to_string().contains("secret"), "the text is for the log only");
+    }
 }

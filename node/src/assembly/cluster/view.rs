@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use drystone_cluster::consensus::GroupId;
 use drystone_cluster::detector;
-use drystone_cluster::member::{self, MemberHealth, Running};
+use drystone_cluster::member::{self, Running};
 use drystone_erasure as erasure;
 use prometheus::Registry;
 
@@ -49,7 +49,7 @@ impl NodeView for MemberView {
             },
             peers: report.peers.iter().map(peer).collect(),
             drives: report.drives.iter().map(drive).collect(),
-            groups: groups(&report),
+            groups: groups(&report.groups, &report.lost_groups),
             durability: Durability {
                 chunk_read_failures: report.chunk_read_failures,
                 chunk_write_failures: report.chunk_write_failures,
@@ -108,22 +108,25 @@ fn drive(drive: &member::DriveHealth) -> DriveHealth {
     }
 }
 
-fn groups(report: &MemberHealth) -> Vec<GroupHealth> {
-    let running = report.groups.iter().map(|group| GroupHealth {
-        group: group_name(group.group),
-        leader: group.leader.map(|leader| leader.to_string()),
-        term: group.term,
-        lag: Some(group.lag),
-        problem: group.problem.clone(),
+/// The control group first, then shards by index, whether they run or not.
+fn groups(running: &[member::GroupHealth], lost: &[(GroupId, String)]) -> Vec<GroupHealth> {
+    let running = running.iter().map(|group| {
+        let health = GroupHealth {
+            group: group_name(group.group),
+            leader: group.leader.map(|leader| leader.to_string()),
+            term: group.term,
+            lag: Some(group.lag),
+            problem: group.problem.clone(),
+        };
+        (group.group, health)
     });
-    let lost = report.lost_groups.iter().map(|(group, reason)| GroupHealth {
-        group: group_name(*group),
-        leader: None,
-        term: 0,
-        lag: None,
-        problem: Some(reason.clone()),
+    let lost = lost.iter().map(|(group, reason)| {
+        let problem = Some(reason.clone());
+        (*group, GroupHealth { group: group_name(*group), leader: None, term: 0, lag: None, problem })
     });
-    running.chain(lost).collect()
+    let mut all: Vec<(GroupId, GroupHealth)> = running.chain(lost).collect();
+    all.sort_by_key(|(group, _)| *group);
+    all.into_iter().map(|(_, health)| health).collect()
 }
 
 fn group_name(group: GroupId) -> String {
@@ -139,4 +142,29 @@ fn millis(duration: Duration) -> u64 {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use drystone_cluster::consensus::ReplicaRole;
+
+    use super::*;
+
+    #[test]
+    fn groups_are_in_order_whether_they_run_or_not() {
+        let running = [0, 1, 3].map(|number| member::GroupHealth {
+            group: GroupId(number),
+            role: ReplicaRole::Leader,
+            leader: None,
+            term: 4,
+            applied: 0,
+            lag: 0,
+            problem: None,
+        });
+        let shown = groups(&running, &[(GroupId(2), "its drive is lost".to_owned())]);
+        let names: Vec<&str> = shown.iter().map(|group| group.group.as_str()).collect();
+        assert_eq!(names, ["control", "shard 0", "shard 1", "shard 2"]);
+        assert_eq!((shown[2].lag, shown[2].problem.as_deref()), (None, Some("its drive is lost")));
+        assert_eq!((shown[3].lag, &shown[3].problem), (Some(0), &None));
+    }
 }

@@ -51,6 +51,9 @@ async fn every_workload_does_its_operations_and_cleans_up() {
                 assert_eq!(summary.by_operation.len(), 4, "{summary}");
             }
             assert!(assembly.s3.objects.lock().unwrap().is_empty(), "{workload:?} left objects");
+            let cleanup = summary.cleanup.as_ref().unwrap();
+            assert_eq!((cleanup.failed, &cleanup.problem), (0, &None), "{workload:?}");
+            assert!(!summary.to_string().contains("not cleaned up"), "{summary}");
         }
     }
 }
@@ -75,6 +78,18 @@ async fn a_run_ends_at_its_time_and_keeps_what_it_was_told_to_keep() {
     assert!(summary.seconds >= 0.2 && summary.all.operations > 0, "{summary}");
     assert_eq!(assembly.s3.objects.lock().unwrap().len() as u64, summary.all.operations);
     assert_eq!(summary.bytes, summary.all.operations * 5000);
+}
+
+#[tokio::test]
+async fn what_could_not_be_cleaned_up_is_part_of_the_result() {
+    let assembly = FakeAssembly::default();
+    assembly.s3.faults.refuse_deletes.store(true, Relaxed);
+    let summary = bench(&assembly, |plan| plan.operations_max = Some(20)).await.unwrap();
+    let cleanup = summary.cleanup.clone().unwrap();
+    assert_eq!((cleanup.deleted, cleanup.failed), (0, 20));
+    assert!(cleanup.problem.unwrap().contains("503"), "{summary}");
+    assert!(summary.to_string().contains("not cleaned up: 0 objects deleted, 20 left at least: "), "{summary}");
+    assert_eq!(assembly.s3.objects.lock().unwrap().len(), 20);
 }
 
 #[tokio::test]
