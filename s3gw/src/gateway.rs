@@ -148,7 +148,7 @@ impl<S: Store> Gateway<S> {
             }
             return Err(S3Error::new(
                 ErrorCode::InvalidAccessKeyId,
-                "This cluster has no access key yet. The key it was founded with is installed once the control group has a quorum.",
+                "This cluster has no access key yet. The one that `drystone cluster create` made is installed once the control group has a quorum.",
             ));
         };
         let skew_ms_max = u64::try_from(config.clock_skew_max.as_millis()).unwrap_or(u64::MAX);

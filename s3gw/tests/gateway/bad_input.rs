@@ -60,10 +60,10 @@ async fn anonymous_requests_are_refused() {
 }
 
 #[tokio::test]
-async fn a_cluster_without_keys_says_how_to_make_one() {
+async fn a_cluster_without_keys_says_where_the_first_one_comes_from() {
     let client = Client::with(MemoryStore::default(), GatewayConfig::default());
     let reply = client.get("/").await.expect_error(403, "InvalidAccessKeyId");
-    assert!(reply.element("Message").unwrap().contains("drystone key create"));
+    assert!(reply.element("Message").unwrap().contains("drystone cluster create"));
 }
 
 #[tokio::test]
