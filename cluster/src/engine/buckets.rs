@@ -1,8 +1,8 @@
 //! Buckets: made and removed in the control group, sealed and checked for emptiness in every shard.
 //!
 //! A deletion is begun in the control group, then the bucket is sealed in all shards. If none has objects, it is dropped in
-//! all, with its open uploads, and its deletion finished; else it is unsealed in all and the deletion cancelled. It is never unsealed after a
-//! drop began. Meanwhile every operation on the bucket is answered with [`StoreError::BucketBusy`]: whether it exists
+//! all, with its open uploads, and its deletion finished; else it is unsealed in all and the deletion cancelled. It is never
+//! unsealed after a drop began. Meanwhile every operation on the bucket is answered with [`StoreError::BucketBusy`]: whether it exists
 //! is not decided, so neither success nor `NoSuchBucket` would be true.
 //!
 //! Every attempt has a number from the control group. A deletion whose gateway went away is taken up under the next
@@ -135,7 +135,8 @@ impl Engine {
                 break;
             }
         }
-        self.end(ControlCommand::FinishBucketDeletion { name, id, attempt }).await
+        let gone = StoreError::NoSuchBucket(name.clone());
+        self.end(&name, &ControlCommand::FinishBucketDeletion { name: name.clone(), id, attempt }, gone).await
     }
 
     /// Gives a deletion up. The name opens only after every shard has: a shard left sealed would refuse its share of
@@ -144,22 +145,18 @@ impl Engine {
         let Deletion { name, id, attempt } = deletion.clone();
         let answers = self.tell_shards(|| IndexCommand::UnsealBucket { bucket: id, attempt }).await;
         check_all(&name, answers, BucketStatus::Open)?;
-        self.end(ControlCommand::CancelBucketDeletion { name, id, attempt }).await
+        let gone = StoreError::BucketBusy(name.clone());
+        self.end(&name, &ControlCommand::CancelBucketDeletion { name: name.clone(), id, attempt }, gone).await
     }
 
-    async fn end(&self, finish_or_cancel: ControlCommand) -> Result<(), StoreError> {
-        let answer = self.control.propose(&finish_or_cancel).await?;
-        match (answer, finish_or_cancel) {
-            (ControlAnswer::Done, _) => Ok(()),
+    /// Ends a deletion in the control group; `gone` is what it means that the bucket is not being deleted any more.
+    async fn end(&self, name: &BucketName, end: &ControlCommand, gone: StoreError) -> Result<(), StoreError> {
+        match self.control.propose(end).await? {
+            ControlAnswer::Done => Ok(()),
+            ControlAnswer::NoSuchBucket => Err(gone),
             // Whoever took it over has ended it, or goes on with it.
-            (ControlAnswer::NoSuchBucket, ControlCommand::FinishBucketDeletion { name, .. }) => {
-                Err(StoreError::NoSuchBucket(name))
-            }
-            (
-                ControlAnswer::NoSuchBucket | ControlAnswer::DeletionTakenOver,
-                ControlCommand::FinishBucketDeletion { name, .. } | ControlCommand::CancelBucketDeletion { name, .. },
-            ) => Err(StoreError::BucketBusy(name)),
-            (other, _) => Err(unexpected(&other)),
+            ControlAnswer::DeletionTakenOver => Err(StoreError::BucketBusy(name.clone())),
+            other => Err(unexpected(&other)),
         }
     }
 

@@ -116,16 +116,11 @@ impl Shared {
 
     /// Ends a turn: answers who still waits for it; on error ends the writer.
     fn settle(&self, result: &Result<(), KvError>) {
-        match result {
-            Ok(()) => {
-                let Turn { answers, .. } = std::mem::take(&mut *self.turn());
-                answers.settle(&Ok(()));
-            }
-            Err(error) => {
-                self.fail(error);
-                self.turn().since = None;
-            }
+        if let Err(error) = result {
+            self.fail(error);
         }
+        let Turn { answers, .. } = std::mem::take(&mut *self.turn());
+        answers.settle(result);
     }
 
     /// Ends the writer: the first error counts. Whoever waits, for this turn or for a later one, is answered with it.
@@ -361,11 +356,7 @@ fn run_thread(shared: &Shared) {
         if group.is_empty() {
             return;
         }
-        let result = match shared.write_group(group) {
-            Ok(true) => shared.sync(),
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
-        };
+        let result = shared.write_group(group).and_then(|must_sync| if must_sync { shared.sync() } else { Ok(()) });
         shared.settle(&result);
     }
 }

@@ -16,11 +16,7 @@ pub(super) fn seal(
     bucket: BucketId,
     attempt: DeletionAttempt,
 ) -> Result<IndexAnswer, StateError> {
-    let current = query::bucket_seal(state, bucket)?;
-    if current.status != BucketStatus::Dropped && current.attempt < attempt {
-        put_record(state, keys::seal_key(bucket), &BucketSeal { status: BucketStatus::Sealed, attempt });
-    }
-    answer(state, bucket, attempt)
+    mark(state, bucket, BucketSeal { status: BucketStatus::Sealed, attempt }, |latest| latest < attempt)
 }
 
 /// The seal stays as a record of who opened it: a late command of the same attempt must not close the bucket again.
@@ -29,11 +25,21 @@ pub(super) fn unseal(
     bucket: BucketId,
     attempt: DeletionAttempt,
 ) -> Result<IndexAnswer, StateError> {
+    mark(state, bucket, BucketSeal { status: BucketStatus::Open, attempt }, |latest| latest <= attempt)
+}
+
+/// Puts `seal` in place of one that is not dropped, if the attempt that made that may be overruled.
+fn mark(
+    state: &mut dyn StateWrite,
+    bucket: BucketId,
+    seal: BucketSeal,
+    overrules: impl Fn(DeletionAttempt) -> bool,
+) -> Result<IndexAnswer, StateError> {
     let current = query::bucket_seal(state, bucket)?;
-    if current.status != BucketStatus::Dropped && current.attempt <= attempt {
-        put_record(state, keys::seal_key(bucket), &BucketSeal { status: BucketStatus::Open, attempt });
+    if current.status != BucketStatus::Dropped && overrules(current.attempt) {
+        put_record(state, keys::seal_key(bucket), &seal);
     }
-    answer(state, bucket, attempt)
+    answer(state, bucket, seal.attempt)
 }
 
 pub(super) fn drop(
